@@ -1,0 +1,17 @@
+# Flags every source gets. Numbers must be the same on every machine, so floating-point contraction is off and a fused
+# multiply-add is written out where it is meant.
+add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  add_compile_options(-march=x86-64-v2)
+endif()
+if(PARE_SANITIZE)
+  add_compile_options(-fsanitize=${PARE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${PARE_SANITIZE})
+endif()
+if(PARE_STATIC)
+  add_link_options(-static)
+endif()
+find_program(PARE_CCACHE ccache)
+if(PARE_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${PARE_CCACHE})
+endif()

@@ -1,0 +1,73 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/cpu.h"
+#include "tensor/tensor.h"
+
+namespace pare::kernels {
+
+// Products of stored weights with rows of activations: out[i][r] = sum over k of x[i][k] * W[r][k].
+//
+// A result depends only on its own weight row and activation row: not on how many of either are computed together, on
+// threads or on the instruction set. Float types sum in 16 lanes (lane k mod 16, fused multiply-add, ascending k) folded
+// 8-4-2-1; block types sum each block in integers, exactly, then one fused multiply-add a block, ascending.
+
+/// How a product wants its activations prepared; prepared once and shared by every weight that reads them.
+enum class InputFormat : uint8_t {
+  kFloat,     // float32 as they are, 4 bytes a value: nothing to prepare
+  kInt8Block  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of codes
+};
+
+/// One row of the input-format table.
+struct InputFormatInfo {
+  InputFormat format;
+  const char* name;
+  /// Bytes of one prepared row of `columns` values (a multiple of 64).
+  int64_t (*row_bytes)(int64_t columns);
+  /// Prepares one row; null for kFloat.
+  void (*prepare)(const float* row, int64_t columns, std::byte* to);
+};
+
+const InputFormatInfo& input_format(InputFormat format);
+
+struct MultiplyArgs {
+  const std::byte* weights;  // the whole packed matrix
+  int64_t weight_rows, columns;
+  const std::byte* input;  // [input_rows] prepared rows
+  int64_t input_stride;    // bytes from one to the next
+  int64_t input_rows;
+  float* output;          // [input_rows, output_stride], column = weight row
+  int64_t output_stride;  // floats
+  int64_t row_begin, row_end;  // weight rows to compute; row_begin is a multiple of the packing's row_group
+};
+
+/// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
+struct Packing {
+  const char* name;   // "q8_0.avx512vnni"
+  bool in_place;      // reads the file's bytes as they are: pack is null, weights stay mapped
+  int row_group;      // rows packed together; work is split at multiples of it
+  InputFormat input;
+  /// Bytes of a packed matrix (rows rounded up to row_group).
+  int64_t (*packed_bytes)(int64_t rows, int64_t columns);
+  /// Packs rows [row_begin, row_end) of `from` (row_begin a multiple of row_group) into the whole matrix at `packed`.
+  void (*pack)(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed);
+  /// Row `row` back as float32, exactly as the storage type decodes it.
+  void (*unpack_row)(const std::byte* packed, int64_t columns, int64_t row, float* to);
+  void (*multiply)(const MultiplyArgs& args);
+};
+
+/// A row of the dispatch table: the first whose type matches and whose features the machine has serves.
+struct KernelRow {
+  DType source;
+  CpuFeatures required;
+  const Packing* packing;
+};
+
+/// The dispatch table, best first for each type.
+std::span<const KernelRow> kernel_table();
+/// The packing that serves a type under the given features. Throws Error if none does.
+const Packing& packing_for(DType type, CpuFeatures features);
+
+}  // namespace pare::kernels
