@@ -1,6 +1,9 @@
 # Flags every source gets. Numbers must be the same on every machine, so floating-point contraction is off and a fused
 # multiply-add is written out where it is meant.
 add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-restrict)  # g++ 12 warns of std::string's own copies (GCC bug 105329)
+endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   add_compile_options(-march=x86-64-v2)
 endif()

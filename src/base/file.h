@@ -60,8 +60,8 @@ class OutputFile {
   std::string buffer_;
 };
 
-/// The same for a folder of files: written as a hidden sibling, renamed by commit(). The final path must not exist or be
-/// an empty folder.
+/// The same for a folder of files: written as a hidden sibling, renamed by commit(). The final path must not exist or
+/// be an empty folder.
 class OutputFolder {
  public:
   explicit OutputFolder(std::filesystem::path path);

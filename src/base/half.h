@@ -4,7 +4,8 @@
 
 namespace pare {
 
-// IEEE 754 binary16 and bfloat16 as stored bits, converted in software: the same on every machine. Round to nearest even.
+// IEEE 754 binary16 and bfloat16 as stored bits, converted in software: the same on every machine. Round to nearest
+// even.
 
 inline float f16_to_float(uint16_t bits) {
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;

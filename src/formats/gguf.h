@@ -27,8 +27,8 @@ using GgufValue =
                  std::vector<uint32_t>, std::vector<int32_t>, std::vector<uint64_t>, std::vector<int64_t>,
                  std::vector<float>, std::vector<double>, std::vector<bool>, std::vector<std::string>>;
 
-/// Keys in the order of the file, with typed access. `get_*` throw Error naming file and key if the key is missing or of
-/// another kind; `find_*` return nothing if it is missing (and still throw if it is of another kind).
+/// Keys in the order of the file, with typed access. `get_*` throw Error naming file and key if the key is missing or
+/// of another kind; `find_*` return nothing if it is missing (and still throw if it is of another kind).
 class GgufMetadata {
  public:
   GgufMetadata() = default;
@@ -65,8 +65,8 @@ struct GgufTensor {
   TensorView view;  // shape outermost first: GGUF's dimensions reversed
 };
 
-/// An opened GGUF file: everything checked (sizes, overlaps, overflow, duplicates, alignment, known types), nothing read
-/// but the header.
+/// An opened GGUF file: everything checked (sizes, overlaps, overflow, duplicates, alignment, known types), nothing
+/// read but the header.
 struct GgufFile {
   std::shared_ptr<const MappedFile> mapping;  // keeps the views alive
   uint32_t version = 3;

@@ -15,7 +15,8 @@ namespace pare {
 
 // safetensors (specification: the README of huggingface/safetensors): a JSON header, then tensors, row-major.
 
-/// A tensor of a safetensors file. Types that no DType expresses (I64, U8, BOOL, ...) keep their name in `foreign_type`.
+/// A tensor of a safetensors file. Types that no DType expresses (I64, U8, BOOL, ...) keep their name in
+/// `foreign_type`.
 struct SafetensorsTensor {
   std::string name;
   TensorView view;           // view.type is meaningless if foreign_type is set
@@ -50,6 +51,7 @@ void write_safetensors(OutputFile& out, const std::map<std::string, std::string>
 
 /// Writes `model.safetensors`, or shards of at most max_shard_bytes with an index, into a folder.
 void write_safetensors_folder(const std::filesystem::path& folder, const std::map<std::string, std::string>& metadata,
-                              std::span<const SafetensorsTensorToWrite> tensors, int64_t max_shard_bytes = 5'000'000'000);
+                              std::span<const SafetensorsTensorToWrite> tensors,
+                              int64_t max_shard_bytes = 5'000'000'000);
 
 }  // namespace pare

@@ -20,7 +20,7 @@ struct AttendArgs {
   const std::byte* const* key_pages;    // [ceil(max visible / kKvPageTokens)]
   const std::byte* const* value_pages;  // the same count
   int head_dim, value_dim;
-  float scale;               // applied to scores
+  float scale;  // applied to scores
   int query_count;
   const float* const* queries;  // [query_count] -> [head_dim]
   float* const* outputs;        // [query_count] -> [value_dim]

@@ -11,13 +11,14 @@ namespace pare::kernels {
 // Products of stored weights with rows of activations: out[i][r] = sum over k of x[i][k] * W[r][k].
 //
 // A result depends only on its own weight row and activation row: not on how many of either are computed together, on
-// threads or on the instruction set. Float types sum in 16 lanes (lane k mod 16, fused multiply-add, ascending k) folded
-// 8-4-2-1; block types sum each block in integers, exactly, then one fused multiply-add a block, ascending.
+// threads or on the instruction set. Float types sum in 16 lanes (lane k mod 16, fused multiply-add, ascending k)
+// folded 8-4-2-1; block types sum each block in integers, exactly, then one fused multiply-add a block, ascending.
 
 /// How a product wants its activations prepared; prepared once and shared by every weight that reads them.
 enum class InputFormat : uint8_t {
   kFloat,     // float32 as they are, 4 bytes a value: nothing to prepare
-  kInt8Block  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of codes
+  kInt8Block  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of
+              // codes
 };
 
 /// One row of the input-format table.
@@ -38,16 +39,16 @@ struct MultiplyArgs {
   const std::byte* input;  // [input_rows] prepared rows
   int64_t input_stride;    // bytes from one to the next
   int64_t input_rows;
-  float* output;          // [input_rows, output_stride], column = weight row
-  int64_t output_stride;  // floats
+  float* output;               // [input_rows, output_stride], column = weight row
+  int64_t output_stride;       // floats
   int64_t row_begin, row_end;  // weight rows to compute; row_begin is a multiple of the packing's row_group
 };
 
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
 struct Packing {
-  const char* name;   // "q8_0.avx512vnni"
-  bool in_place;      // reads the file's bytes as they are: pack is null, weights stay mapped
-  int row_group;      // rows packed together; work is split at multiples of it
+  const char* name;  // "q8_0.avx512vnni"
+  bool in_place;     // reads the file's bytes as they are: pack is null, weights stay mapped
+  int row_group;     // rows packed together; work is split at multiples of it
   InputFormat input;
   /// Bytes of a packed matrix (rows rounded up to row_group).
   int64_t (*packed_bytes)(int64_t rows, int64_t columns);

@@ -5,13 +5,13 @@
 
 namespace pare {
 
-/// Ragged rows to run together: each is one token of one sequence. Rows of a sequence lie together, positions ascending,
-/// and continue what the cache holds of it.
+/// Ragged rows to run together: each is one token of one sequence. Rows of a sequence lie together, positions
+/// ascending, and continue what the cache holds of it.
 struct Batch {
-  std::vector<int32_t> tokens;    // [rows]
-  std::vector<int32_t> sequence;  // [rows] slot of the KvCache
-  std::vector<int32_t> position;  // [rows]
-  std::vector<int32_t> adapter;   // [rows] or empty: none
+  std::vector<int32_t> tokens;        // [rows]
+  std::vector<int32_t> sequence;      // [rows] slot of the KvCache
+  std::vector<int32_t> position;      // [rows]
+  std::vector<int32_t> adapter;       // [rows] or empty: none
   std::vector<uint8_t> wants_logits;  // [rows]
   /// Length that each row's sequence will have after this submission, for rope scalings that depend on it
   /// (transformers recomputes frequencies for the whole call). [rows] or empty: position of its last row here + 1.

@@ -15,20 +15,20 @@
 
 namespace pare {
 
-/// A model as data: config, tokenizer, and weights that are read on demand, the same whether it came from a Hugging Face
-/// folder or a GGUF file, and the same again after a plan was applied. Cheap to copy.
+/// A model as data: config, tokenizer, and weights that are read on demand, the same whether it came from a Hugging
+/// Face folder or a GGUF file, and the same again after a plan was applied. Cheap to copy.
 struct Checkpoint {
-  std::string name;               // for people: general.name, or the file's or folder's name
-  std::filesystem::path path;     // where it was opened
-  std::string format;             // "gguf", "safetensors"
+  std::string name;            // for people: general.name, or the file's or folder's name
+  std::filesystem::path path;  // where it was opened
+  std::string format;          // "gguf", "safetensors"
   ModelConfig config;
   std::shared_ptr<const TokenizerData> tokenizer;  // null if the model has none
   std::vector<WeightTensor> weights;
-  Json generation;                // generation_config.json's members, or an empty object
-  Json source_config;             // config.json as it was (Hugging Face), so that unknown keys survive; else empty
+  Json generation;     // generation_config.json's members, or an empty object
+  Json source_config;  // config.json as it was (Hugging Face), so that unknown keys survive; else empty
   std::shared_ptr<const GgufMetadata> source_metadata;  // GGUF's; null otherwise
-  Plan plan;                      // what was done to it (pare.plan); empty if nothing
-  std::string source;             // where the original came from (pare.source)
+  Plan plan;                                            // what was done to it (pare.plan); empty if nothing
+  std::string source;                                   // where the original came from (pare.source)
   std::vector<int> original_layers;  // index in the original model of each layer; identity unless blocks were removed
 
   /// Null if there is no such weight.
@@ -37,13 +37,14 @@ struct Checkpoint {
   int64_t bytes() const;
 };
 
-/// Opens a folder or a .gguf file; reads headers only. Throws Error naming file and place: unknown architecture (with the
-/// known ones), config that contradicts tensors, missing or unexpected tensors or shards.
+/// Opens a folder or a .gguf file; reads headers only. Throws Error naming file and place: unknown architecture (with
+/// the known ones), config that contradicts tensors, missing or unexpected tensors or shards.
 Checkpoint open_checkpoint(const std::filesystem::path& path);
 
 /// The checkpoint that a plan makes of another: dropped parts absent, weights re-encoded when they are read. Nothing is
-/// computed here. Throws Error if the plan names layers that are not there or drops what is already gone. A type whose block does
-/// not divide a row's length falls back to f16 for that weight; `notes` (may be null) receives a line for each such kind.
+/// computed here. Throws Error if the plan names layers that are not there or drops what is already gone. A type whose
+/// block does not divide a row's length falls back to f16 for that weight; `notes` (may be null) receives a line for
+/// each such kind.
 Checkpoint apply_plan(const Checkpoint& base, const Plan& plan, std::vector<std::string>* notes = nullptr);
 
 /// Throws Error naming the first weights that hold NaN or infinite values, with their count.

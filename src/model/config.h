@@ -16,13 +16,13 @@ enum class RopeScalingKind : uint8_t { kNone, kLinear, kDynamic, kYarn, kLongRop
 struct RopeScaling {
   RopeScalingKind kind = RopeScalingKind::kNone;
   double factor = 1;
-  int64_t original_context = 0;                    // original_max_position_embeddings
+  int64_t original_context = 0;                                // original_max_position_embeddings
   double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
-  std::optional<double> attention_factor;          // yarn, longrope: multiplies cos and sin; nothing = from the factor
-  double beta_fast = 32, beta_slow = 1;            // yarn
-  std::optional<double> mscale, mscale_all_dim;    // yarn
-  bool truncate = true;                            // yarn
-  std::vector<double> short_factor, long_factor;   // longrope: [dims / 2]
+  std::optional<double> attention_factor;         // yarn, longrope: multiplies cos and sin; nothing = from the factor
+  double beta_fast = 32, beta_slow = 1;           // yarn
+  std::optional<double> mscale, mscale_all_dim;   // yarn
+  bool truncate = true;                           // yarn
+  std::vector<double> short_factor, long_factor;  // longrope: [dims / 2]
   bool operator==(const RopeScaling&) const = default;
 };
 

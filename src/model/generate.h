@@ -12,7 +12,7 @@ namespace pare {
 struct GenerateOptions {
   int64_t max_tokens = 128;
   SamplerOptions sampler;
-  bool ignore_end = false;           // go on after an end-of-generation token
+  bool ignore_end = false;             // go on after an end-of-generation token
   const CancelFlag* cancel = nullptr;  // stops cleanly after the token in hand
 };
 

@@ -32,7 +32,8 @@ class Observer {
   /// Whether observe() is to be called for this site and layer.
   virtual bool wants(ActivationSite site, int layer) const = 0;
   /// values: [rows, width], row i belongs to row i of the batch (chunked by the engine: batch is the chunk).
-  virtual void observe(ActivationSite site, int layer, const Batch& batch, std::span<const float> values, int64_t width) = 0;
+  virtual void observe(ActivationSite site, int layer, const Batch& batch, std::span<const float> values,
+                       int64_t width) = 0;
 };
 
 }  // namespace pare

@@ -8,10 +8,10 @@
 namespace pare {
 
 struct SamplerOptions {
-  float temperature = 0.8f;  // 0 = greedy
-  int top_k = 40;            // 0 = all
-  float top_p = 0.95f;       // 1 = all
-  float min_p = 0.05f;       // 0 = all
+  float temperature = 0.8f;         // 0 = greedy
+  int top_k = 40;                   // 0 = all
+  float top_p = 0.95f;              // 1 = all
+  float min_p = 0.05f;              // 0 = all
   float repetition_penalty = 1.0f;  // 1 = none (CTRL, arXiv 1909.05858)
   int repetition_window = 64;
   uint64_t seed = 0;

@@ -16,11 +16,25 @@ namespace pare {
 
 /// What a weight is for. kWeightKinds (weights.cc) has one row of names for each.
 enum class WeightKind : uint8_t {
-  kEmbedding, kOutputNorm, kOutput,
-  kAttentionNorm, kQuery, kKey, kValue, kAttentionOutput,
-  kQueryBias, kKeyBias, kValueBias, kAttentionOutputBias,
-  kMlpNorm, kGate, kUp, kDown,
-  kGateBias, kUpBias, kDownBias,
+  kEmbedding,
+  kOutputNorm,
+  kOutput,
+  kAttentionNorm,
+  kQuery,
+  kKey,
+  kValue,
+  kAttentionOutput,
+  kQueryBias,
+  kKeyBias,
+  kValueBias,
+  kAttentionOutputBias,
+  kMlpNorm,
+  kGate,
+  kUp,
+  kDown,
+  kGateBias,
+  kUpBias,
+  kDownBias,
 };
 
 /// Name in plans and messages ("attn_q", "ffn_down", "embedding"), and whether it is a matrix that plans may store in
@@ -50,8 +64,8 @@ class WeightTensor {
   std::string name;  // as the file calls it, for messages
   DType type = DType::kF32;
   Shape shape;
-  std::span<const std::byte> mapped;  // the bytes in place; empty if made
-  std::shared_ptr<const void> owner;  // keeps the mapping (or what `make` reads) alive
+  std::span<const std::byte> mapped;             // the bytes in place; empty if made
+  std::shared_ptr<const void> owner;             // keeps the mapping (or what `make` reads) alive
   std::function<std::vector<std::byte>()> make;  // set if not mapped
   std::string key;  // equal keys = equal bytes: lets packed weights be shared between variants of a model
 

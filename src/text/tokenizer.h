@@ -28,10 +28,11 @@ struct TokenizerData {
   std::vector<TokenType> types;     // by id
   std::vector<std::string> merges;  // "left right", best first; byte-level BPE, and SentencePiece converted to it
   // Byte-level BPE: what is done to text before merging, in order.
-  std::vector<std::string> split_patterns;  // regular expressions of the pre-tokenizer (PCRE2 syntax), each isolating its matches
-  std::string gguf_pre;             // tokenizer.ggml.pre that names these patterns ("llama-bpe", "gpt-2", ...), "" if unknown
-  bool ignore_merges = false;       // a whole word that is a piece is taken as it is
-  bool add_prefix_space = false;    // a space is put before text
+  std::vector<std::string>
+      split_patterns;    // regular expressions of the pre-tokenizer (PCRE2 syntax), each isolating its matches
+  std::string gguf_pre;  // tokenizer.ggml.pre that names these patterns ("llama-bpe", "gpt-2", ...), "" if unknown
+  bool ignore_merges = false;     // a whole word that is a piece is taken as it is
+  bool add_prefix_space = false;  // a space is put before text
   bool normalize_nfc = false;
   // SentencePiece:
   bool byte_fallback = true;
@@ -72,8 +73,8 @@ class Tokenizer {
 };
 
 /// From a Hugging Face folder: tokenizer.json if it is there, else tokenizer.model; tokenizer_config.json,
-/// special_tokens_map.json and generation_config.json add bos, eos, and the chat template. Throws Error if the folder has
-/// neither, or a tokenizer.json uses a part that pare does not know (which one is named).
+/// special_tokens_map.json and generation_config.json add bos, eos, and the chat template. Throws Error if the folder
+/// has neither, or a tokenizer.json uses a part that pare does not know (which one is named).
 TokenizerData read_tokenizer_folder(const std::filesystem::path& folder);
 /// tokenizer.json's text (and, may be empty, tokenizer_config.json's); `where` names it in errors.
 TokenizerData parse_tokenizer_json(std::string_view json, std::string_view config_json, std::string_view where);

@@ -1,0 +1,187 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+#include <vector>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/half.h"
+#include "base/json.h"
+#include "base/random.h"
+#include "base/thread_pool.h"
+
+namespace pare {
+namespace {
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "pare-test-XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(ThreadPool, CoversEveryIndexOnce) {
+  for (int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 7, 1000}) {
+      for (int64_t grain : {1, 3, 64}) {
+        std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
+        pool.parallel_for(count, grain, [&](int64_t begin, int64_t end, int worker) {
+          ASSERT_LT(worker, pool.size());
+          ASSERT_EQ(begin % grain, 0);
+          for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+        });
+        for (const auto& hit : hits) EXPECT_EQ(hit, 1);
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, PassesOnTheFirstException) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_EQ(error_of([&] {
+                pool.parallel_for(100, 1, [](int64_t begin, int64_t, int) {
+                  if (begin == 42) throw Error("forty-two");
+                });
+              }),
+              "forty-two");
+    std::atomic<int> done = 0;
+    pool.parallel_for(100, 1, [&](int64_t, int64_t, int) { ++done; });
+    EXPECT_EQ(done, 100);
+  }
+}
+
+TEST(Half, RoundTripsEveryF16) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float value = f16_to_float(static_cast<uint16_t>(bits));
+    if (std::isnan(value)) {
+      EXPECT_GT(bits & 0x7fffu, 0x7c00u);
+    } else {
+      EXPECT_EQ(float_to_f16(value), bits);
+    }
+  }
+}
+
+TEST(Half, RoundsToNearestEven) {
+  for (uint32_t bits = 0; bits < 0x7bff; ++bits) {
+    const float low = f16_to_float(static_cast<uint16_t>(bits)), high = f16_to_float(static_cast<uint16_t>(bits + 1));
+    const float middle = (low + high) / 2;  // exact: one bit more than f16 holds
+    EXPECT_EQ(float_to_f16(middle), bits % 2 == 0 ? bits : bits + 1);
+    EXPECT_EQ(float_to_f16(std::nextafter(middle, 0.0f)), bits);
+    EXPECT_EQ(float_to_f16(std::nextafter(middle, 1e9f)), bits + 1);
+  }
+  EXPECT_EQ(float_to_f16(65519.996f), 0x7bff);
+  EXPECT_EQ(float_to_f16(65520.0f), 0x7c00);
+  EXPECT_EQ(float_to_bf16(std::bit_cast<float>(0x3f808000u)), 0x3f80);
+  EXPECT_EQ(float_to_bf16(std::bit_cast<float>(0x3f818000u)), 0x3f82);
+}
+
+TEST(Json, RefusesWhatTheParserWouldLetThrough) {
+  EXPECT_EQ(parse_json("{\"a\": [1, 2.5, \"x\"]}", "f")["a"][1], 2.5);
+  EXPECT_EQ(error_of([] { parse_json("{\"a\": 1, \"a\": 2}", "f.json"); }),
+            "f.json: key \"a\" stands twice in one object");
+  EXPECT_EQ(error_of([] { parse_json("{\n \"a\": }", "f.json"); }).substr(0, 14), "f.json: line 2");
+  EXPECT_EQ(error_of([] { parse_json(std::string(100000, '['), "f.json"); }),
+            "f.json: JSON nested deeper than 64 levels");
+  EXPECT_NE(error_of([] { parse_json("\"\xff\"", "f.json"); }), "no error");
+  EXPECT_NE(error_of([] { parse_json("", "f.json"); }), "no error");
+  EXPECT_NE(error_of([] { parse_json("1e999", "f.json"); }), "no error");
+}
+
+TEST(OutputFile, LeavesNothingUnlessCommitted) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "out.bin";
+  {
+    OutputFile file(path);
+    file.write("half");
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  {
+    OutputFile file(path);
+    file.write("abc");
+    file.pad_to(8);
+    EXPECT_EQ(file.position(), 8u);
+    file.commit();
+  }
+  EXPECT_EQ(read_text_file(path), std::string("abc\0\0\0\0\0", 8));
+  EXPECT_EQ(MappedFile::open(path)->bytes().size(), 8u);
+  EXPECT_NE(error_of([&] { read_text_file(path, 7); }).find("larger than the 7 bytes"), std::string::npos);
+}
+
+TEST(OutputFile, SaysWhenTheDiskIsFull) {
+  const TemporaryFolder folder;
+  EXPECT_NE(error_of([] { OutputFile("/nonexistent-folder/x"); }).find("cannot write"), std::string::npos);
+  // A limit on file sizes stands for a full disk: write() fails in the middle the same way.
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  rlimit small = before;
+  small.rlim_cur = 100000;
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string message = error_of([&] {
+    OutputFile file(folder.path() / "out.bin");
+    for (int i = 0; i < 300; ++i) file.write(std::string(10000, 'x'));
+    file.commit();
+  });
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_NE(message.find("cannot write after 100000 bytes"), std::string::npos) << message;
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(OutputFolder, RenamesOnCommitAndRefusesAnExistingOne) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "model";
+  { const OutputFolder dropped(path); }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  OutputFolder kept(path);
+  OutputFile file(kept.partial() / "config.json");
+  file.write("{}");
+  file.commit();
+  kept.commit();
+  EXPECT_EQ(read_text_file(path / "config.json"), "{}");
+  EXPECT_NE(error_of([&] { const OutputFolder again(path); }).find("exists already"), std::string::npos);
+}
+
+TEST(Cpu, NamesUnknownSets) {
+  EXPECT_NE(error_of([] { features_of_isa("sse9"); }).find("unknown instruction set"), std::string::npos);
+  EXPECT_GE(usable_cores(), 1);
+}
+
+TEST(Random, IsUniformAndNormal) {
+  Random random(7);
+  double sum = 0, squares = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const double x = random.normal();
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / 1e5, 0, 0.02);
+  EXPECT_NEAR(squares / 1e5, 1, 0.03);
+}
+
+}  // namespace
+}  // namespace pare
