@@ -1,0 +1,22 @@
+# pare_machine_isas(OUT): the PARE_ISA names that tests can be run under on the machine they run on. A path that the machine
+# lacks is left out rather than counted as passed.
+function(pare_machine_isas out)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    set(${out} generic neon PARENT_SCOPE)  # every ARMv8 core has it, and so does qemu
+    return()
+  endif()
+  file(STRINGS /proc/cpuinfo flags REGEX "^flags" LIMIT_COUNT 1)
+  separate_arguments(flags UNIX_COMMAND "${flags}")
+  set(needs_avx2 avx2 fma f16c)
+  set(needs_avx512 ${needs_avx2} avx512f avx512bw avx512dq avx512vl)
+  set(needs_avx512vnni ${needs_avx512} avx512_vnni)
+  set(isas generic)
+  foreach(isa avx2 avx512 avx512vnni)
+    set(missing ${needs_${isa}})
+    list(REMOVE_ITEM missing ${flags})
+    if(NOT missing)
+      list(APPEND isas ${isa})
+    endif()
+  endforeach()
+  set(${out} ${isas} PARENT_SCOPE)
+endfunction()
