@@ -1,0 +1,200 @@
+#include "common.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "base/cpu.h"
+#include "format.h"
+
+namespace pare::cli {
+namespace {
+
+constexpr const char* kCommonGroup = "Options of every command";
+
+CancelFlag cancelled{false};
+static_assert(CancelFlag::is_always_lock_free, "a signal handler sets it");
+
+extern "C" void on_signal(int) { cancelled.store(true, std::memory_order_relaxed); }
+
+std::string footer(const std::vector<std::string>& examples) {
+  std::string out = "Examples:";
+  for (const auto& example : examples) out += "\n  " + example;
+  return out;
+}
+
+/// Throws what a failed write to standard output means.
+[[noreturn]] void output_failed(int why) {
+  if (why == EPIPE) throw OutputClosed();
+  fail("standard output: cannot write: {}", std::strerror(why));
+}
+
+}  // namespace
+
+Common::Common() : style_(Style::of(STDOUT_FILENO)) {}
+
+int Common::thread_count() const { return threads > 0 ? threads : usable_cores(); }
+
+int64_t Common::context_for(const ModelConfig& config, int64_t most) const {
+  return context > 0 ? context : std::min(config.context, most);
+}
+
+Progress& Common::progress() {
+  if (quiet || json) return no_progress();
+  return progress_;
+}
+
+const CancelFlag* Common::cancel() const { return &cancelled; }
+
+void Common::print(std::string_view text) {
+  errno = 0;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) output_failed(errno);
+}
+
+void Common::flush() {
+  errno = 0;
+  if (std::fflush(stdout) != 0) output_failed(errno);
+}
+
+void Common::print_json(const Json& value) {
+  print(value.dump(2, ' ', false, Json::error_handler_t::replace));
+  print("\n");
+}
+
+void Common::remark(std::string_view line) {
+  if (!json) warn(line);
+}
+
+void Common::warn(std::string_view line) {
+  if (quiet) return;
+  progress_.clear();
+  fmt::print(stderr, "{}\n", line);
+}
+
+CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, const std::string& description,
+                      const std::vector<std::string>& examples) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->footer(footer(examples));
+  command->set_help_flag();
+  command->add_option("--threads", common.threads, "Threads to use (default: the cores this process may use)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024))
+      ->group(kCommonGroup);
+  command->add_option("--ctx", common.context, "Context length in tokens (default: depends on model and command)")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->group(kCommonGroup);
+  command->add_flag("--json", common.json, "Print only JSON on standard output")->group(kCommonGroup);
+  command->add_flag("-q,--quiet", common.quiet, "No progress and no remarks")->group(kCommonGroup);
+  command->set_help_flag("-h,--help", "Print this help")->group(kCommonGroup);
+  return command;
+}
+
+void on_run(CLI::App* command, std::function<void()> action) { command->callback(std::move(action)); }
+
+CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path) {
+  return command->add_option("MODEL", path, "A .gguf file or a Hugging Face folder")->required();
+}
+
+CLI::Option* add_output_option(CLI::App* command, std::filesystem::path& path) {
+  return command->add_option("-o,--output", path, "Where to write: NAME.gguf, or a new folder (Hugging Face layout)")
+      ->type_name("PATH")
+      ->required();
+}
+
+CLI::Option* add_kv_option(CLI::App* command, DType& type) {
+  return command
+      ->add_option_function<std::string>(
+          "--kv",
+          [&type](const std::string& name) {
+            const DTypeInfo* found = find_dtype(name);
+            if (!found || (found->type != DType::kF16 && found->type != DType::kF32)) {
+              throw CLI::ValidationError("--kv", fmt::format("'{}' is not one of f16, f32", name));
+            }
+            type = found->type;
+          },
+          "Type of the KV cache: f16 or f32")
+      ->type_name("TYPE")
+      ->default_str(info(type).name);
+}
+
+CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
+                              const std::string& description) {
+  return command
+      ->add_option_function<std::string>(
+          name,
+          [&type, name](const std::string& text) {
+            const DTypeInfo* found = find_dtype(text);
+            if (!found) throw CLI::ValidationError(name, fmt::format("'{}' is not one of {}", text, dtype_names()));
+            type = found->type;
+          },
+          description + ": " + dtype_names())
+      ->type_name("TYPE");
+}
+
+const Tokenizer& LoadedModel::need_tokenizer() const {
+  if (!tokenizer) fail("{}: the model has no tokenizer", checkpoint.path.string());
+  return *tokenizer;
+}
+
+LoadedModel load_model(const std::filesystem::path& path, Common& common) {
+  return load_model(open_checkpoint(path), common);
+}
+
+LoadedModel load_model(Checkpoint checkpoint, Common& common) {
+  LoadedModel loaded;
+  loaded.checkpoint = std::move(checkpoint);
+  loaded.pool = std::make_unique<ThreadPool>(common.thread_count());
+  LoadOptions options;
+  options.progress = &common.progress();
+  loaded.model = Model::load(loaded.checkpoint, *loaded.pool, options);
+  if (loaded.checkpoint.tokenizer) loaded.tokenizer = std::make_unique<Tokenizer>(*loaded.checkpoint.tokenizer);
+  throw_if_cancelled(common.cancel());
+  return loaded;
+}
+
+std::string read_stdin(Common& common, size_t max_bytes) {
+  std::string text;
+  char chunk[1 << 16];
+  while (true) {
+    throw_if_cancelled(common.cancel());
+    const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof chunk);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("standard input: cannot read: {}", std::strerror(errno));
+    if (got == 0) return text;
+    if (text.size() + static_cast<size_t>(got) > max_bytes) {
+      fail("standard input: more than the {} expected at most", human_bytes(static_cast<int64_t>(max_bytes)));
+    }
+    text.append(chunk, static_cast<size_t>(got));
+  }
+}
+
+int64_t peak_memory() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.starts_with("VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+void handle_signals() {
+  // One chance to stop cleanly: the handler is gone after the first signal. Without SA_RESTART a blocked read returns.
+  struct sigaction stop {};
+  stop.sa_handler = on_signal;
+  stop.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigemptyset(&stop.sa_mask);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now {};
+    // A signal that the parent set to be ignored (nohup) stays ignored.
+    if (sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) sigaction(signal, &stop, nullptr);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+}  // namespace pare::cli
