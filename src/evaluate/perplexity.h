@@ -5,8 +5,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/progress.h"
 #include "model/model.h"
 
@@ -32,6 +34,9 @@ struct TextWindows {
   int64_t counted() const;  // predictions in all
 };
 
+/// "strided" or "chunked"; throws Error naming both for anything else.
+PerplexityProtocol parse_protocol(std::string_view name);
+
 struct WindowOptions {
   PerplexityProtocol protocol = PerplexityProtocol::kStrided;
   int64_t context = 0;     // 0 = the smaller of the model's context and 1024 (strided) or 512 (chunked)
@@ -39,12 +44,30 @@ struct WindowOptions {
   int64_t max_tokens = 0;  // 0 = the whole text
 };
 
-/// Cuts a tokenised text. Throws Error if it is too short for one window that counts anything.
+/// Cuts a text that was tokenised once, with the tokens its tokenizer adds. Throws Error if it is too short for one
+/// window that counts anything, or the options contradict themselves.
+///
+/// Strided (https://huggingface.co/docs/transformers/perplexity): windows begin at 0, stride, 2 stride, ... and end
+/// with the text; of each, the tokens after the end of the window before count. The guide's running mean weighs each
+/// later window by one token less than it counts; here every counted token weighs the same, which differs by less than
+/// 1e-5. Chunked (llama.cpp, tools/perplexity): whole windows only; the logits of positions [context / 2, context - 1)
+/// count, each for the token after it.
 TextWindows make_windows(std::span<const int32_t> tokens, const WindowOptions& options, const Model& model,
                          const TokenizerData& tokenizer);
 
-/// Calls `see` for each counted prediction in order of the text: the token that came and the logits [vocabulary] before
-/// it. Windows are run several at a time. Throws Interrupted.
+/// Counted predictions that were run together, in order of the text.
+struct ScoredRows {
+  int64_t first = 0;                // index of the first among all counted predictions
+  std::span<const int32_t> tokens;  // [rows] the tokens that came
+  std::span<const float> logits;    // [rows, vocabulary] before each
+};
+
+/// Runs the windows, several at a time, and shows every counted prediction once, in order. `see` is called between
+/// forward passes on the calling thread, so it may use the model's thread pool. Throws Interrupted.
+void score_rows(Model& model, const TextWindows& windows, DType kv, FunctionRef<void(const ScoredRows&)> see,
+                Progress& progress, const CancelFlag* cancel);
+
+/// The same, one prediction at a time: the token that came and the logits [vocabulary] before it.
 void score_windows(Model& model, const TextWindows& windows, DType kv,
                    const std::function<void(int64_t index, int32_t token, std::span<const float> logits)>& see,
                    Progress& progress, const CancelFlag* cancel);
@@ -55,6 +78,9 @@ struct PerplexityResult {
   double standard_error = 0;  // of nats_per_token
   int64_t tokens = 0;         // predictions counted
 };
+
+/// Sums in double what each counted prediction cost, in nats: [predictions].
+PerplexityResult summarize(std::span<const double> nats);
 
 PerplexityResult perplexity(Model& model, const TextWindows& windows, DType kv, Progress& progress,
                             const CancelFlag* cancel);
