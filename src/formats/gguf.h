@@ -33,6 +33,9 @@ class GgufMetadata {
  public:
   GgufMetadata() = default;
   explicit GgufMetadata(std::string file) : file_(std::move(file)) {}
+  /// Keys must be unique.
+  GgufMetadata(std::string file, std::vector<std::pair<std::string, GgufValue>> entries)
+      : file_(std::move(file)), entries_(std::move(entries)) {}
 
   const std::vector<std::pair<std::string, GgufValue>>& entries() const { return entries_; }
   const GgufValue* find(std::string_view key) const;

@@ -11,10 +11,12 @@
 
 namespace pare {
 
-/// Up to 4 dimensions, outermost first as NumPy prints them ([rows, columns]; GGUF stores them reversed).
+/// Up to 5 dimensions (the 3D patch embedding of a vision tower has them; GGUF allows 4), outermost first as NumPy
+/// prints them ([rows, columns]; GGUF stores them reversed). Throws Error for more, negative ones, or 2^63 values and
+/// more.
 class Shape {
  public:
-  static constexpr int kMaxRank = 4;
+  static constexpr int kMaxRank = 5;
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims);
   explicit Shape(std::span<const int64_t> dims);
@@ -25,7 +27,7 @@ class Shape {
   int64_t count() const;
   /// Length of a row: the innermost dimension (1 for rank 0).
   int64_t columns() const { return rank_ == 0 ? 1 : dims_[static_cast<size_t>(rank_ - 1)]; }
-  /// count() / columns().
+  /// Product of all dimensions but the innermost.
   int64_t rows() const;
   bool operator==(const Shape& other) const;
   /// "[4096, 11008]"

@@ -1,0 +1,22 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace pare {
+
+// The functions that the rows of dtype.cc point to: a file for each block type, float_types.cc for the plain ones. What
+// they read and write as bytes needs no alignment: safetensors places tensors anywhere.
+
+void decode_f32(const std::byte* from, float* to, int64_t count);
+void encode_f32(const float* from, std::byte* to, int64_t count);
+void decode_f16(const std::byte* from, float* to, int64_t count);
+void encode_f16(const float* from, std::byte* to, int64_t count);
+void decode_bf16(const std::byte* from, float* to, int64_t count);
+void encode_bf16(const float* from, std::byte* to, int64_t count);
+
+void decode_q8_0(const std::byte* from, float* to, int64_t count);
+void encode_q8_0(const float* from, std::byte* to, int64_t count);
+void decode_q4_0(const std::byte* from, float* to, int64_t count);
+void encode_q4_0(const float* from, std::byte* to, int64_t count);
+
+}  // namespace pare

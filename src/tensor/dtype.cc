@@ -1,0 +1,64 @@
+#include "tensor/dtype.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "tensor/codecs.h"
+
+namespace pare {
+namespace {
+
+constexpr std::array kTypes = {
+    // type, name, ggml_type, safetensors, general.file_type, values and bytes of a block
+    DTypeInfo{DType::kF32, "f32", 0, "F32", 0, 1, 4, decode_f32, encode_f32},
+    DTypeInfo{DType::kF16, "f16", 1, "F16", 1, 1, 2, decode_f16, encode_f16},
+    DTypeInfo{DType::kBF16, "bf16", 30, "BF16", 32, 1, 2, decode_bf16, encode_bf16},
+    DTypeInfo{DType::kQ8_0, "q8_0", 8, nullptr, 7, 32, 34, decode_q8_0, encode_q8_0},
+    DTypeInfo{DType::kQ4_0, "q4_0", 2, nullptr, 2, 32, 18, decode_q4_0, encode_q4_0},
+};
+
+constexpr bool rows_stand_at_their_number() {
+  for (size_t i = 0; i < kTypes.size(); ++i) {
+    if (static_cast<size_t>(kTypes[i].type) != i) return false;
+  }
+  return true;
+}
+static_assert(rows_stand_at_their_number(), "info() indexes the table by the enumerator");
+
+template <class Matches>
+const DTypeInfo* find(Matches matches) {
+  const auto found = std::find_if(kTypes.begin(), kTypes.end(), matches);
+  return found == kTypes.end() ? nullptr : &*found;
+}
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+}  // namespace
+
+const DTypeInfo& info(DType type) { return kTypes[static_cast<size_t>(type)]; }
+
+std::span<const DTypeInfo> all_dtypes() { return kTypes; }
+
+const DTypeInfo* find_dtype(std::string_view name) {
+  return find([&](const DTypeInfo& row) { return equal_ignoring_case(row.name, name); });
+}
+
+const DTypeInfo* find_dtype_gguf(uint32_t id) {
+  return find([&](const DTypeInfo& row) { return row.gguf_id == id; });
+}
+
+const DTypeInfo* find_dtype_safetensors(std::string_view name) {
+  return find([&](const DTypeInfo& row) { return row.safetensors && row.safetensors == name; });
+}
+
+std::string dtype_names() {
+  std::string names;
+  for (const DTypeInfo& row : kTypes) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
+
+}  // namespace pare

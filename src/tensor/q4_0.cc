@@ -1,0 +1,60 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+#include "tensor/codecs.h"
+
+namespace pare {
+namespace {
+
+// Blocks of 32 values: a scale d (f16), then 16 bytes; byte i holds value i in its low and value i + 16 in its high
+// four bits, each 0 to 15; value = d * (q - 8).
+constexpr int kValues = 32;
+constexpr int kBytes = 18;
+
+/// `scaled` + 8.5 cut to an integer, at most 15. What is not finite becomes 0, which is what ggml's cast gives on x86
+/// when 1/d overflows (blocks of subnormal numbers).
+int32_t quantize(float scaled) {
+  const float shifted = scaled + 8.5f;
+  const float safe = std::fabs(shifted) <= 32.0f ? shifted : 0.0f;
+  return std::min(static_cast<int32_t>(safe), 15);
+}
+
+void encode_block(const float* __restrict from, std::byte* __restrict to) {
+  // The value of largest magnitude, the first if several, becomes exactly -8 * d: four bits reach to -8 but only to 7.
+  int32_t largest = 0;
+  for (int i = 0; i < kValues; ++i) largest = std::max(largest, std::bit_cast<int32_t>(from[i]) & 0x7fffffff);
+  int first = 0;
+  while ((std::bit_cast<int32_t>(from[first]) & 0x7fffffff) != largest) ++first;
+  const float d = from[first] / -8.0f;
+  const float inverse = d == 0 ? 0.0f : 1.0f / d;
+  uint8_t q[kValues];
+  for (int i = 0; i < kValues; ++i) q[i] = static_cast<uint8_t>(quantize(from[i] * inverse));
+  uint8_t packed[kValues / 2];
+  for (int i = 0; i < kValues / 2; ++i) packed[i] = static_cast<uint8_t>(q[i] | q[i + kValues / 2] << 4);
+  const uint16_t scale = float_to_f16(d);
+  std::memcpy(to, &scale, sizeof scale);
+  std::memcpy(to + sizeof scale, packed, sizeof packed);
+}
+
+}  // namespace
+
+void encode_q4_0(const float* from, std::byte* to, int64_t count) {
+  for (int64_t block = 0; block < count / kValues; ++block) encode_block(from + block * kValues, to + block * kBytes);
+}
+
+void decode_q4_0(const std::byte* __restrict from, float* __restrict to, int64_t count) {
+  for (int64_t block = 0; block < count / kValues; ++block, from += kBytes, to += kValues) {
+    uint16_t scale;
+    std::memcpy(&scale, from, sizeof scale);
+    const float d = f16_to_float(scale);
+    uint8_t packed[kValues / 2];
+    std::memcpy(packed, from + sizeof scale, sizeof packed);
+    for (int i = 0; i < kValues / 2; ++i) to[i] = d * static_cast<float>((packed[i] & 15) - 8);
+    for (int i = 0; i < kValues / 2; ++i) to[i + kValues / 2] = d * static_cast<float>((packed[i] >> 4) - 8);
+  }
+}
+
+}  // namespace pare
