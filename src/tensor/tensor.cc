@@ -5,9 +5,8 @@
 #include "base/error.h"
 
 namespace pare {
-namespace {
 
-std::optional<int64_t> checked_product(std::span<const int64_t> dims) {
+std::optional<int64_t> checked_count(std::span<const int64_t> dims) {
   int64_t product = 1;
   for (const int64_t dim : dims) {
     if (dim < 0 || __builtin_mul_overflow(product, dim, &product)) return {};
@@ -15,15 +14,13 @@ std::optional<int64_t> checked_product(std::span<const int64_t> dims) {
   return product;
 }
 
-}  // namespace
-
 Shape::Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
 
 Shape::Shape(std::span<const int64_t> dims) {
   if (dims.size() > kMaxRank) fail("a tensor of {} dimensions, expected at most {}", dims.size(), kMaxRank);
   std::copy(dims.begin(), dims.end(), dims_.begin());
   rank_ = static_cast<int>(dims.size());
-  if (!checked_product(dims)) fail("shape {}: a negative dimension, or more than 2^63 values", to_string());
+  if (!checked_count(dims)) fail("shape {}: a negative dimension, or more than 2^63 values", to_string());
 }
 
 int64_t Shape::count() const {
@@ -48,7 +45,7 @@ std::string Shape::to_string() const {
 
 std::optional<int64_t> checked_bytes(DType type, std::span<const int64_t> dims) {
   const DTypeInfo& row = info(type);
-  const std::optional<int64_t> count = checked_product(dims);
+  const std::optional<int64_t> count = checked_count(dims);
   const int64_t columns = dims.empty() ? 1 : dims.back();
   int64_t bytes = 0;
   if (!count || columns % row.block_size != 0) return {};

@@ -38,7 +38,10 @@ class Shape {
   int rank_ = 0;
 };
 
-/// Product of dimensions if it and dtype's bytes fit 63 bits and rows are whole blocks; nothing otherwise. For headers.
+/// Product of dimensions, which come from an untrusted header, if none is negative and it fits 63 bits.
+std::optional<int64_t> checked_count(std::span<const int64_t> dims);
+/// Bytes of a tensor of these dimensions if they and dtype's bytes fit 63 bits and rows are whole blocks; nothing
+/// otherwise. For headers.
 std::optional<int64_t> checked_bytes(DType type, std::span<const int64_t> dims);
 
 /// A tensor in memory that someone else owns.

@@ -1,0 +1,115 @@
+#include <algorithm>
+#include <iterator>
+#include <set>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "formats/json_walk.h"
+#include "formats/names.h"
+#include "formats/safetensors.h"
+#include "formats/safetensors_types.h"
+
+namespace pare {
+namespace {
+
+// The largest known (a trillion parameters in 100,000 tensors) are near 15 MB.
+constexpr size_t kMaxIndexBytes = 64'000'000;
+
+/// A name that cannot lead out of the folder.
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find_first_of("/\\") == name.npos && is_printable(name);
+}
+
+bool is_there(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+/// Gathers "weight_map" and passes over everything else.
+class IndexListener : public JsonListener {
+ public:
+  explicit IndexListener(std::string_view where) : where_(where) {}
+
+  void begin(const JsonPlace& place, bool array) override {
+    const size_t depth = place.keys.size();
+    if (depth == 0 && array) fail("{}: an array, expected an object with \"weight_map\"", where_);
+    if (depth == 0 || place.keys[0] != "weight_map") return;
+    if (depth > 1 || array) fail("{}: weight_map: expected an object of file names", where_);
+    found_ = true;
+  }
+  void scalar(const JsonPlace& place, const JsonScalar& value) override {
+    if (place.keys.empty() || place.keys[0] != "weight_map") return;
+    const auto* shard = std::get_if<std::string_view>(&value);
+    if (place.keys.size() != 2 || !shard) fail("{}: weight_map: expected an object of file names", where_);
+    if (!is_plain_file_name(*shard)) {
+      fail("{}: tensor {} is in {}, expected a file name of the same folder", where_, quote_name(place.keys[1]),
+           quote_name(*shard));
+    }
+    map.emplace(place.keys[1], *shard);
+  }
+  void end(const JsonPlace& place, bool) override {
+    if (place.keys.empty() && !found_) fail("{}: \"weight_map\" is missing", where_);
+  }
+
+  std::map<std::string, std::string> map;
+
+ private:
+  std::string_view where_;
+  bool found_ = false;
+};
+
+/// Adds a shard's tensors; Error if they stand elsewhere by the index or in an earlier shard.
+void add_shard(SafetensorsFile& all, SafetensorsFile shard, const std::string& name,
+               const std::map<std::string, std::string>& index, std::unordered_map<std::string, std::string>& holders) {
+  for (const SafetensorsTensor& tensor : shard.tensors) {
+    const auto [holder, fresh] = holders.emplace(tensor.name, name);
+    if (!fresh) {
+      fail("{}: tensor {} is in {} too", shard.mappings[0]->path().string(), quote_name(tensor.name),
+           quote_name(holder->second));
+    }
+    const auto indexed = index.find(tensor.name);
+    if (indexed != index.end() && indexed->second != name) {
+      fail("{}: tensor {} is here, but the index puts it in {}", shard.mappings[0]->path().string(),
+           quote_name(tensor.name), quote_name(indexed->second));
+    }
+  }
+  if (all.mappings.empty()) all.metadata = std::move(shard.metadata);
+  std::move(shard.tensors.begin(), shard.tensors.end(), std::back_inserter(all.tensors));
+  std::move(shard.mappings.begin(), shard.mappings.end(), std::back_inserter(all.mappings));
+}
+
+}  // namespace
+
+std::map<std::string, std::string> parse_safetensors_index(std::string_view json, std::string_view where) {
+  IndexListener listener(where);
+  walk_json(json, where, listener);
+  return std::move(listener.map);
+}
+
+SafetensorsFile SafetensorsFile::open_folder(const std::filesystem::path& folder) {
+  if (is_there(folder / kSafetensorsFile)) return open(folder / kSafetensorsFile);
+  const auto index_path = folder / kSafetensorsIndex;
+  if (!is_there(index_path)) {
+    fail("{}: neither {} nor {} is there", folder.string(), kSafetensorsFile, kSafetensorsIndex);
+  }
+  const auto index = parse_safetensors_index(read_text_file(index_path, kMaxIndexBytes), index_path.string());
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : index) shards.insert(shard);
+  for (const std::string& shard : shards) {
+    if (!is_there(folder / shard)) {
+      fail("{}: shard {} is missing, expected {} of them beside the index", index_path.string(), quote_name(shard),
+           shards.size());
+    }
+  }
+  SafetensorsFile all;
+  std::unordered_map<std::string, std::string> holders;
+  for (const std::string& shard : shards) add_shard(all, open(folder / shard), shard, index, holders);
+  for (const auto& [tensor, shard] : index) {
+    if (!holders.contains(tensor)) {
+      fail("{}: tensor {} is not in its shard {}", index_path.string(), quote_name(tensor), quote_name(shard));
+    }
+  }
+  return all;
+}
+
+}  // namespace pare
