@@ -31,6 +31,8 @@ struct InputFormatInfo {
   void (*prepare)(const float* row, int64_t columns, std::byte* to);
 };
 
+/// The preparation that the given features serve (the same bits from each); by default what this process may use.
+const InputFormatInfo& input_format(InputFormat format, CpuFeatures features);
 const InputFormatInfo& input_format(InputFormat format);
 
 struct MultiplyArgs {

@@ -1,0 +1,183 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/packing.h"
+
+// Primitives of 16 lanes without vector instructions: the twin that every other instruction set is compared with.
+//
+// What a primitives struct holds (each instruction set's primitives.h has one): a vector V of 16 float lanes however
+// many registers that takes, the operations below, and the tile sizes that fit its registers. Everything has internal
+// linkage, so that objects compiled for an instruction set lend nothing to others.
+
+#define PARE_INLINE __attribute__((always_inline)) inline
+
+namespace pare::kernels {
+namespace {
+
+/// a * b + c rounded once. The product of two floats is exact in double; rounding the sum to odd keeps enough to round
+/// again to float (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding
+/// to odd"). Faster than libm's on machines without the instruction.
+PARE_INLINE float fused_multiply_add(float a, float b, float c) {
+  const double product = static_cast<double>(a) * b, addend = c;
+  double sum = product + addend;
+  const double part = sum - product;
+  const double error = (product - (sum - part)) + (addend - part);
+  uint64_t bits = __builtin_bit_cast(uint64_t, sum);
+  // NaN (from an infinite sum) compares false both ways: such sums are exact or NaN already.
+  const bool away = sum > 0 ? error > 0 : error < 0;
+  if ((error > 0 || error < 0) && (bits & 1) == 0) bits = away ? bits + 1 : bits - 1;
+  sum = __builtin_bit_cast(double, bits);
+  return static_cast<float>(sum);
+}
+
+PARE_INLINE float scalar_f16(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+  if (magnitude >= 0x7c00u) return __builtin_bit_cast(float, sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  // Exact: 2^-14 <= |value| keeps its exponent; a subnormal becomes normal.
+  const float value = __builtin_bit_cast(float, (magnitude << 13)) * 0x1p112f;
+  return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, value));
+}
+
+struct Scalar {
+  struct V {
+    float lane[16];
+  };
+
+  // Tiles: weight rows and activation rows of float products, 16-row groups and activation rows of block products,
+  // vectors held by attention.
+  static constexpr int kTileRows = 2, kTileInputs = 2;
+  static constexpr int kBlockGroups = 1, kBlockInputs = 2;
+  static constexpr int kAttendVectors = 4, kAttendQueries = 2;
+  /// Activation rows from which converting weights to a float32 panel pays; past 2^30: never.
+  static constexpr int64_t kPanelInputs = 8;
+
+  template <class F>
+  static PARE_INLINE V map(F f) {
+    V out;
+    for (int i = 0; i < 16; ++i) out.lane[i] = f(i);
+    return out;
+  }
+  static PARE_INLINE V set1(float x) {
+    return map([&](int) { return x; });
+  }
+  static PARE_INLINE V zero() { return set1(0); }
+  static PARE_INLINE V load(const float* p) {
+    V out;
+    std::memcpy(&out, p, 64);
+    return out;
+  }
+  static PARE_INLINE void store(float* p, const V& v) { std::memcpy(p, &v, 64); }
+  static PARE_INLINE V load_f16(const std::byte* p) {
+    return map([&](int i) {
+      uint16_t half;
+      std::memcpy(&half, p + 2 * i, 2);
+      return scalar_f16(half);
+    });
+  }
+  static PARE_INLINE V load_bf16(const std::byte* p) {
+    return map([&](int i) {
+      uint16_t half;
+      std::memcpy(&half, p + 2 * i, 2);
+      return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
+    });
+  }
+  static PARE_INLINE V add(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static PARE_INLINE V sub(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static PARE_INLINE V mul(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static PARE_INLINE V div(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  /// a * b + c, rounded once.
+  static PARE_INLINE V fma(const V& a, const V& b, const V& c) {
+    return map([&](int i) { return fused_multiply_add(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  /// a > b ? a : b, so b where either is NaN.
+  static PARE_INLINE V max(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  /// a < b ? a : b, so b where either is NaN.
+  static PARE_INLINE V min(const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  /// v in the first n lanes, other in the rest; any n.
+  static PARE_INLINE V keep_first(const V& v, int64_t n, const V& other) {
+    return map([&](int i) { return i < n ? v.lane[i] : other.lane[i]; });
+  }
+  /// v * 2^n where bits(t) = bits(1.5 * 2^23) + n, |n| <= 250, in two exact steps before the one that may round.
+  static PARE_INLINE V scale_exponent(const V& v, const V& t) {
+    return map([&](int i) {
+      const int32_t n = static_cast<int32_t>(__builtin_bit_cast(uint32_t, t.lane[i]) - 0x4b400000u);
+      const int32_t half = n >> 1;
+      const auto power = [](int32_t e) { return __builtin_bit_cast(float, static_cast<uint32_t>(e + 127) << 23); };
+      return v.lane[i] * power(half) * power(n - half);
+    });
+  }
+  /// Lanes folded 8-4-2-1: i with i + 8, then i + 4, ...
+  static PARE_INLINE float fold_add(V v) {
+    for (int half = 8; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) v.lane[i] += v.lane[i + half];
+    return v.lane[0];
+  }
+  static PARE_INLINE float fold_max(V v) {
+    for (int half = 8; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) v.lane[i] = v.lane[i] > v.lane[i + half] ? v.lane[i] : v.lane[i + half];
+    return v.lane[0];
+  }
+  /// fold_add of four vectors.
+  static PARE_INLINE void fold_add4(const V& a, const V& b, const V& c, const V& d, float* to) {
+    to[0] = fold_add(a), to[1] = fold_add(b), to[2] = fold_add(c), to[3] = fold_add(d);
+  }
+};
+
+/// Products of 16 rows of codes with a block of activations, one lane a row. T has:
+///   kBlockBytes, kSteps; Weights load(codes, step); Acc begin(); step(acc, weights, x codes, step);
+///   V finish(acc, x): the exact sum of weight * code over the block, as floats.
+struct ScalarQ8 {
+  using P = Scalar;
+  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
+  struct Acc {
+    int32_t lane[16];
+  };
+  struct Weights {
+    const uint8_t* codes;
+  };
+  static PARE_INLINE Acc begin() { return {}; }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) {
+    return {reinterpret_cast<const uint8_t*>(codes) + 64 * step};
+  }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* x, int step) {
+    for (int r = 0; r < 16; ++r)
+      for (int i = 0; i < 4; ++i) acc.lane[r] += (w.codes[4 * r + i] - 128) * x[4 * step + i];
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) {
+    return P::map([&](int i) { return static_cast<float>(acc.lane[i]); });
+  }
+};
+
+struct ScalarQ4 {
+  using P = Scalar;
+  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
+  using Acc = ScalarQ8::Acc;
+  using Weights = ScalarQ8::Weights;
+  static PARE_INLINE Acc begin() { return {}; }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) { return ScalarQ8::load(codes, step); }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* x, int step) {
+    for (int r = 0; r < 16; ++r)
+      for (int i = 0; i < 4; ++i) {
+        const int code = w.codes[4 * r + i];
+        acc.lane[r] += ((code & 15) - 8) * x[4 * step + i] + ((code >> 4) - 8) * x[16 + 4 * step + i];
+      }
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) { return ScalarQ8::finish(acc, x); }
+};
+
+}  // namespace
+}  // namespace pare::kernels

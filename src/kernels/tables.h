@@ -1,0 +1,29 @@
+#pragma once
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+
+// What each instruction set's files export: constants only, initialised when the program is linked, so that nothing
+// compiled for an instruction set runs on a machine without it. dispatch.cc is the only reader.
+
+namespace pare::kernels {
+
+#define PARE_DECLARE_KERNELS(isa)                       \
+  namespace isa {                                       \
+  extern const Packing kF32, kF16, kBF16, kQ8_0, kQ4_0; \
+  extern const InputFormatInfo kInt8Block;              \
+  extern const Elementwise kElementwise;                \
+  extern const KvFormat kKvF32, kKvF16;                 \
+  }
+
+PARE_DECLARE_KERNELS(generic)
+PARE_DECLARE_KERNELS(avx2)
+PARE_DECLARE_KERNELS(avxvnni)
+PARE_DECLARE_KERNELS(avx512)
+PARE_DECLARE_KERNELS(avx512vnni)
+PARE_DECLARE_KERNELS(neon)
+PARE_DECLARE_KERNELS(dotprod)
+
+#undef PARE_DECLARE_KERNELS
+
+}  // namespace pare::kernels
