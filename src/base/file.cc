@@ -63,9 +63,9 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
-void MappedFile::drop_pages(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
+void MappedFile::drop_pages(std::span<const std::byte> part) { advise(part, MADV_DONTNEED); }
 
-void MappedFile::will_need(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
+void MappedFile::will_need(std::span<const std::byte> part) { advise(part, MADV_WILLNEED); }
 
 std::string read_text_file(const std::filesystem::path& path, size_t max_bytes) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};

@@ -21,9 +21,9 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::filesystem::path& path() const { return path_; }
   /// Tells the system that this part will not be read again soon, so that memory does not hold the file twice.
-  void drop_pages(std::span<const std::byte> part) const;
+  static void drop_pages(std::span<const std::byte> part);
   /// Asks for this part to be read ahead.
-  void will_need(std::span<const std::byte> part) const;
+  static void will_need(std::span<const std::byte> part);
 
  private:
   MappedFile() = default;

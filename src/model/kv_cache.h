@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
-#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.h"
@@ -14,30 +14,55 @@ namespace pare {
 /// layers may hold different numbers of tokens. Dropped attentions take no memory.
 class KvCache {
  public:
-  /// `sequences` slots of at most `context` tokens each; pages are taken as tokens arrive.
+  /// `sequences` slots of at most `context` tokens each; pages are taken as tokens arrive. Throws Error for a type that
+  /// no cache format has.
   KvCache(const ModelConfig& config, int sequences, int64_t context, DType type);
 
-  int sequences() const;
+  int sequences() const { return sequences_; }
   int64_t context() const { return context_; }
   const kernels::KvFormat& format() const { return *format_; }
+  /// Tokens that a sequence has been given so far: the position of the next one.
+  int64_t tokens(int sequence) const { return tokens_[static_cast<size_t>(sequence)]; }
+  void add_tokens(int sequence, int64_t count) { tokens_[static_cast<size_t>(sequence)] += count; }
   /// Tokens stored for a sequence in a layer (0 for a layer without attention).
-  int64_t length(int sequence, int layer) const;
-  /// Makes room for tokens [length, length + count) and returns nothing; throws Error if the context would be exceeded.
+  int64_t length(int sequence, int layer) const { return slot(sequence, layer).length; }
+  /// Makes room for `count` more tokens of a sequence in a layer and counts them as stored.
   void extend(int sequence, int layer, int64_t count);
-  /// Page pointers of one KV head, one per kKvPageTokens tokens.
+  /// Pages of one KV head, one per kernels::kKvPageTokens tokens.
   std::span<const std::byte* const> key_pages(int sequence, int layer, int kv_head) const;
   std::span<const std::byte* const> value_pages(int sequence, int layer, int kv_head) const;
+  /// Fills token `index` of a KV head, which extend() has made room for. Different tokens and heads may be stored at
+  /// the same time.
   void store(int sequence, int layer, int kv_head, int64_t index, const float* key, const float* value);
-  /// Forgets tokens from `length` on, in every layer.
+  /// Forgets a sequence's tokens from `length` on, in every layer. For caches whose layers hold the same tokens.
   void truncate(int sequence, int64_t length);
   void clear(int sequence) { truncate(sequence, 0); }
+  /// Bytes of one token in all layers, and bytes held now.
+  int64_t bytes_per_token() const;
   int64_t allocated_bytes() const;
 
  private:
-  struct Layer;
+  struct Slot {
+    int64_t length = 0;
+    std::vector<Buffer<std::byte>> pages;               // [pages] of every KV head's keys, then values
+    std::vector<std::vector<const std::byte*>> keys;    // [kv_heads][pages]
+    std::vector<std::vector<const std::byte*>> values;  // [kv_heads][pages]
+  };
+  struct LayerShape {
+    int kv_heads = 0, head_dim = 0;
+    int64_t key_page = 0, value_page = 0;  // bytes
+  };
+  const Slot& slot(int sequence, int layer) const {
+    return slots_[static_cast<size_t>(sequence) * shapes_.size() + static_cast<size_t>(layer)];
+  }
+  Slot& slot(int sequence, int layer) { return const_cast<Slot&>(std::as_const(*this).slot(sequence, layer)); }
+
   const kernels::KvFormat* format_;
+  int sequences_;
   int64_t context_;
-  std::vector<Layer> layers_;
+  std::vector<LayerShape> shapes_;  // [layers]
+  std::vector<Slot> slots_;         // [sequences, layers]
+  std::vector<int64_t> tokens_;     // [sequences]
 };
 
 }  // namespace pare

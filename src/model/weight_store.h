@@ -1,8 +1,8 @@
 #pragma once
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/thread_pool.h"
@@ -11,27 +11,32 @@
 
 namespace pare {
 
-/// A matrix ready for products: used in place in its mapped file, or packed for this machine; never both.
+/// A matrix ready for products: used in place where its bytes are, or packed for this machine; never both.
 struct PackedWeight {
   const kernels::Packing* packing = nullptr;
   DType type = DType::kF32;
   int64_t rows = 0, columns = 0;
   const std::byte* data = nullptr;
-  Buffer<std::byte> packed;           // empty if mapped or made
-  std::vector<std::byte> made;        // bytes used in place that no file holds
-  std::shared_ptr<const void> owner;  // keeps a mapping alive
+  Buffer<std::byte> packed;           // what data points to, if it was packed
+  std::vector<std::byte> made;        // what data points to, if it was made and is used in place
+  std::shared_ptr<const void> owner;  // keeps a mapping that data points into
 
   int64_t bytes() const { return packing->packed_bytes(rows, columns); }
+  bool mapped() const { return owner != nullptr; }
+  /// Row as float32: [columns].
+  void unpack_row(int64_t row, float* to) const { packing->unpack_row(data, columns, row, to); }
 };
 
-/// Makes weights ready, in parallel, and remembers them by key, so that variants of one model share what they have in
-/// common.
+/// Makes weights ready, in parallel, and remembers them by key as long as somebody uses them, so that variants of one
+/// model share what they have in common.
 class WeightStore {
  public:
   explicit WeightStore(ThreadPool& pool) : pool_(pool) {}
   std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor);
   /// A norm's gain or a bias, as float32.
   std::vector<float> vector(const WeightTensor& tensor);
+  /// Random normal values of standard deviation 1 / sqrt(columns), for benchmarks; a few rows over and over.
+  std::shared_ptr<const PackedWeight> random(int64_t rows, int64_t columns, DType type, uint64_t seed);
 
  private:
   ThreadPool& pool_;

@@ -1,0 +1,254 @@
+// Llama 1 to 3.x (transformers' LlamaForCausalLM, llama.cpp's "llama").
+
+#include <array>
+#include <cmath>
+
+#include "base/error.h"
+#include "model/families/config_reader.h"
+#include "model/families/family.h"
+
+namespace pare {
+namespace {
+
+using enum WeightKind;
+
+constexpr std::array<WeightName, 19> kNames{
+    {{kEmbedding, "model.embed_tokens.weight", "token_embd.weight"},
+     {kOutputNorm, "model.norm.weight", "output_norm.weight"},
+     {kOutput, "lm_head.weight", "output.weight"},
+     {kAttentionNorm, "model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight"},
+     {kQuery, "model.layers.{}.self_attn.q_proj.weight", "blk.{}.attn_q.weight"},
+     {kKey, "model.layers.{}.self_attn.k_proj.weight", "blk.{}.attn_k.weight"},
+     {kValue, "model.layers.{}.self_attn.v_proj.weight", "blk.{}.attn_v.weight"},
+     {kAttentionOutput, "model.layers.{}.self_attn.o_proj.weight", "blk.{}.attn_output.weight"},
+     {kQueryBias, "model.layers.{}.self_attn.q_proj.bias", "blk.{}.attn_q.bias"},
+     {kKeyBias, "model.layers.{}.self_attn.k_proj.bias", "blk.{}.attn_k.bias"},
+     {kValueBias, "model.layers.{}.self_attn.v_proj.bias", "blk.{}.attn_v.bias"},
+     {kAttentionOutputBias, "model.layers.{}.self_attn.o_proj.bias", "blk.{}.attn_output.bias"},
+     {kMlpNorm, "model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight"},
+     {kGate, "model.layers.{}.mlp.gate_proj.weight", "blk.{}.ffn_gate.weight"},
+     {kUp, "model.layers.{}.mlp.up_proj.weight", "blk.{}.ffn_up.weight"},
+     {kDown, "model.layers.{}.mlp.down_proj.weight", "blk.{}.ffn_down.weight"},
+     {kGateBias, "model.layers.{}.mlp.gate_proj.bias", "blk.{}.ffn_gate.bias"},
+     {kUpBias, "model.layers.{}.mlp.up_proj.bias", "blk.{}.ffn_up.bias"},
+     {kDownBias, "model.layers.{}.mlp.down_proj.bias", "blk.{}.ffn_down.bias"}}};
+
+constexpr int64_t kMaxLayers = 10000;
+
+int narrow(int64_t value, const char* what, const std::string& where) {
+  if (value < 0 || value > (int64_t{1} << 30)) fail("{}: {} is {}, out of range", where, what, value);
+  return static_cast<int>(value);
+}
+
+AttentionConfig make_attention(int heads, int kv_heads, int head_dim, bool bias, const RopeConfig& rope) {
+  AttentionConfig attention;
+  attention.heads = heads;
+  attention.kv_heads = kv_heads;
+  attention.head_dim = head_dim;
+  attention.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)));
+  attention.qkv_bias = attention.output_bias = bias;
+  attention.rope = rope;
+  return attention;
+}
+
+ModelConfig from_json(const Json& json, const std::string& where) {
+  const ConfigReader reader(json, where);
+  ModelConfig config;
+  config.family = "llama";
+  config.hidden = reader.get_int("hidden_size");
+  config.vocabulary = reader.get_int("vocab_size");
+  config.context = reader.find_int("max_position_embeddings").value_or(2048);
+  config.norm_epsilon = static_cast<float>(reader.find_number("rms_norm_eps").value_or(1e-6));
+  config.tied_embedding = reader.find_bool("tie_word_embeddings").value_or(false);
+  const auto activation = reader.find_string("hidden_act").value_or("silu");
+  if (activation != "silu" && activation != "swish") fail("{}: hidden_act is \"{}\", expected silu", where, activation);
+  const int64_t layers = reader.get_int("num_hidden_layers");
+  if (layers < 0 || layers > kMaxLayers)
+    fail("{}: num_hidden_layers is {}, expected 0 to {}", where, layers, kMaxLayers);
+  const int heads = narrow(reader.get_int("num_attention_heads"), "num_attention_heads", where);
+  if (heads == 0) fail("{}: num_attention_heads is 0", where);
+  const int kv_heads = narrow(reader.find_int("num_key_value_heads").value_or(heads), "num_key_value_heads", where);
+  const int head_dim = narrow(reader.find_int("head_dim").value_or(config.hidden / heads), "head_dim", where);
+  const RopeConfig rope = read_rope(reader, head_dim, config.context);
+  LayerConfig layer;
+  layer.attention = make_attention(heads, kv_heads, head_dim, reader.find_bool("attention_bias").value_or(false), rope);
+  layer.mlp = MlpConfig{};
+  layer.mlp->width = reader.get_int("intermediate_size");
+  layer.mlp->bias = reader.find_bool("mlp_bias").value_or(false);
+  config.layers.assign(static_cast<size_t>(layers), layer);
+  for (int i : reader.layer_list("drop_attn_list", layers)) config.layers[static_cast<size_t>(i)].attention.reset();
+  for (int i : reader.layer_list("drop_mlp_list", layers)) config.layers[static_cast<size_t>(i)].mlp.reset();
+  return config;
+}
+
+/// config.json has one set of sizes for all layers: the first attention's and the first MLP's, which all others equal.
+void to_json(const ModelConfig& config, Json& json) {
+  json["hidden_size"] = config.hidden;
+  json["vocab_size"] = config.vocabulary;
+  json["max_position_embeddings"] = config.context;
+  json["rms_norm_eps"] = static_cast<double>(std::stod(fmt::format("{}", config.norm_epsilon)));
+  json["tie_word_embeddings"] = config.tied_embedding;
+  json["num_hidden_layers"] = config.layers.size();
+  json["hidden_act"] = "silu";
+  for (const LayerConfig& layer : config.layers) {
+    if (!layer.attention) continue;
+    json["num_attention_heads"] = layer.attention->heads;
+    json["num_key_value_heads"] = layer.attention->kv_heads;
+    json["head_dim"] = layer.attention->head_dim;
+    json["attention_bias"] = layer.attention->qkv_bias;
+    write_rope(layer.attention->rope, json);
+    break;
+  }
+  if (!json.contains("num_attention_heads")) json["num_attention_heads"] = 1;
+  for (const LayerConfig& layer : config.layers) {
+    if (!layer.mlp) continue;
+    json["intermediate_size"] = layer.mlp->width;
+    json["mlp_bias"] = layer.mlp->bias;
+    break;
+  }
+  if (!json.contains("intermediate_size")) json["intermediate_size"] = 1;
+  std::vector<int> attention, mlp;
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    if (!config.layers[i].attention) attention.push_back(static_cast<int>(i));
+    if (!config.layers[i].mlp) mlp.push_back(static_cast<int>(i));
+  }
+  json.erase("drop_attn_list");
+  json.erase("drop_mlp_list");
+  if (!attention.empty()) json["drop_attn_list"] = attention;
+  if (!mlp.empty()) json["drop_mlp_list"] = mlp;
+}
+
+/// A key that is one number for all layers, or an array with one for each.
+std::vector<int64_t> per_layer(const GgufMetadata& metadata, const char* key, size_t layers) {
+  const GgufValue* value = metadata.find(key);
+  if (!value) fail("{}: {} is missing", metadata.file(), key);
+  const bool scalar = std::visit([](const auto& v) { return std::is_arithmetic_v<std::decay_t<decltype(v)>>; }, *value);
+  if (scalar) return std::vector<int64_t>(layers, metadata.get_int(key));
+  auto values = metadata.find_ints(key).value();
+  if (values.size() != layers) {
+    fail("{}: {} has {} entries, expected {} (one for each layer)", metadata.file(), key, values.size(), layers);
+  }
+  return values;
+}
+
+RopeScaling gguf_scaling(const GgufMetadata& metadata, int64_t context) {
+  // pare's own key holds everything; the standard ones hold what llama.cpp understands.
+  if (const std::string* own = metadata.find_string("pare.rope_scaling")) {
+    const Json json = parse_json(*own, metadata.file() + ": pare.rope_scaling");
+    if (!json.is_object()) fail("{}: pare.rope_scaling is not an object", metadata.file());
+    return scaling_from_json(ConfigReader(json, metadata.file() + ": pare.rope_scaling"), context);
+  }
+  RopeScaling scaling;
+  const std::string* type = metadata.find_string("llama.rope.scaling.type");
+  const auto factor = metadata.find_number("llama.rope.scaling.factor");
+  if (!type || *type == "none") return scaling;
+  if (*type != "linear" && *type != "yarn") {
+    fail("{}: llama.rope.scaling.type is \"{}\", expected none, linear or yarn", metadata.file(), *type);
+  }
+  if (!factor) fail("{}: llama.rope.scaling.factor is missing", metadata.file());
+  scaling.kind = *type == "linear" ? RopeScalingKind::kLinear : RopeScalingKind::kYarn;
+  scaling.factor = *factor;
+  scaling.original_context = metadata.find_int("llama.rope.scaling.original_context_length").value_or(context);
+  scaling.beta_fast = metadata.find_number("llama.rope.scaling.yarn_beta_fast").value_or(32);
+  scaling.beta_slow = metadata.find_number("llama.rope.scaling.yarn_beta_slow").value_or(1);
+  return scaling;
+}
+
+ModelConfig from_gguf(const GgufMetadata& metadata) {
+  const std::string& where = metadata.file();
+  ModelConfig config;
+  config.family = "llama";
+  config.hidden = metadata.get_int("llama.embedding_length");
+  config.vocabulary = metadata.find_int("llama.vocab_size").value_or(0);  // 0: the embedding tells
+  config.context = metadata.get_int("llama.context_length");
+  config.norm_epsilon = static_cast<float>(metadata.get_number("llama.attention.layer_norm_rms_epsilon"));
+  if (metadata.find_int("llama.expert_count").value_or(0) > 0) {
+    fail("{}: llama.expert_count is set: mixtures of experts are not supported", where);
+  }
+  const int64_t count = metadata.get_int("llama.block_count");
+  if (count < 0 || count > kMaxLayers) fail("{}: llama.block_count is {}, expected 0 to {}", where, count, kMaxLayers);
+  const auto layers = static_cast<size_t>(count);
+  const auto heads = per_layer(metadata, "llama.attention.head_count", layers);
+  const auto kv_heads = metadata.find("llama.attention.head_count_kv")
+                            ? per_layer(metadata, "llama.attention.head_count_kv", layers)
+                            : heads;
+  const auto widths = per_layer(metadata, "llama.feed_forward_length", layers);
+  RopeConfig rope;
+  rope.layout = RopeLayout::kInterleaved;
+  rope.theta = metadata.find_number("llama.rope.freq_base").value_or(10000);
+  rope.scaling = gguf_scaling(metadata, config.context);
+  config.layers.resize(layers);
+  for (size_t i = 0; i < layers; ++i) {
+    if (heads[i] != 0) {
+      const int n = narrow(heads[i], "llama.attention.head_count", where);
+      const auto key_length = metadata.find_int("llama.attention.key_length").value_or(config.hidden / n);
+      if (metadata.find_int("llama.attention.value_length").value_or(key_length) != key_length) {
+        fail("{}: llama.attention.value_length differs from key_length {}", where, key_length);
+      }
+      rope.dims = narrow(metadata.find_int("llama.rope.dimension_count").value_or(key_length),
+                         "llama.rope.dimension_count", where);
+      config.layers[i].attention = make_attention(n, narrow(kv_heads[i], "llama.attention.head_count_kv", where),
+                                                  narrow(key_length, "llama.attention.key_length", where), false, rope);
+    }
+    if (widths[i] != 0) {
+      config.layers[i].mlp = MlpConfig{};
+      config.layers[i].mlp->width = widths[i];
+    }
+  }
+  return config;
+}
+
+/// One number if all layers agree, as stock readers expect; else an array with 0 for a dropped part.
+template <class Get>
+void set_per_layer(GgufMetadata& metadata, const char* key, const ModelConfig& config, Get get) {
+  std::vector<int32_t> values;
+  for (const LayerConfig& layer : config.layers) values.push_back(static_cast<int32_t>(get(layer)));
+  const bool same = std::all_of(values.begin(), values.end(), [&](int32_t v) { return v == values[0]; });
+  if (same) {
+    metadata.set(key, static_cast<uint32_t>(values.empty() ? 1 : values[0]));
+  } else {
+    metadata.set(key, std::move(values));
+  }
+}
+
+void set_rope(const RopeConfig& rope, GgufMetadata& metadata) {
+  metadata.set("llama.rope.dimension_count", static_cast<uint32_t>(rope.dims));
+  metadata.set("llama.rope.freq_base", static_cast<float>(rope.theta));
+  const RopeScaling& scaling = rope.scaling;
+  if (scaling.kind == RopeScalingKind::kNone) return;
+  metadata.set("pare.rope_scaling", scaling_to_json(scaling).dump());
+  if (scaling.kind == RopeScalingKind::kLinear || scaling.kind == RopeScalingKind::kYarn) {
+    metadata.set("llama.rope.scaling.type", std::string(scaling.kind == RopeScalingKind::kLinear ? "linear" : "yarn"));
+    metadata.set("llama.rope.scaling.factor", static_cast<float>(scaling.factor));
+  }
+  if (scaling.kind == RopeScalingKind::kYarn) {
+    metadata.set("llama.rope.scaling.original_context_length", static_cast<uint32_t>(scaling.original_context));
+  }
+}
+
+void to_gguf(const ModelConfig& config, GgufMetadata& metadata) {
+  metadata.set("llama.embedding_length", static_cast<uint32_t>(config.hidden));
+  metadata.set("llama.vocab_size", static_cast<uint32_t>(config.vocabulary));
+  metadata.set("llama.context_length", static_cast<uint32_t>(config.context));
+  metadata.set("llama.attention.layer_norm_rms_epsilon", config.norm_epsilon);
+  metadata.set("llama.block_count", static_cast<uint32_t>(config.layers.size()));
+  set_per_layer(metadata, "llama.attention.head_count", config,
+                [](const auto& l) { return l.attention ? l.attention->heads : 0; });
+  set_per_layer(metadata, "llama.attention.head_count_kv", config,
+                [](const auto& l) { return l.attention ? l.attention->kv_heads : 0; });
+  set_per_layer(metadata, "llama.feed_forward_length", config, [](const auto& l) { return l.mlp ? l.mlp->width : 0; });
+  for (const LayerConfig& layer : config.layers) {
+    if (!layer.attention) continue;
+    metadata.set("llama.attention.key_length", static_cast<uint32_t>(layer.attention->head_dim));
+    metadata.set("llama.attention.value_length", static_cast<uint32_t>(layer.attention->head_dim));
+    set_rope(layer.attention->rope, metadata);
+    break;
+  }
+}
+
+}  // namespace
+
+const Family kLlamaFamily{"llama", "LlamaForCausalLM", "llama", RopeLayout::kInterleaved, kNames, from_json,
+                          to_json, from_gguf,          to_gguf};
+
+}  // namespace pare

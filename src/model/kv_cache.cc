@@ -1,0 +1,93 @@
+#include "model/kv_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace pare {
+
+using kernels::kKvPageTokens;
+
+KvCache::KvCache(const ModelConfig& config, int sequences, int64_t context, DType type)
+    : format_(&kernels::kv_format(type, cpu_features())), sequences_(sequences), context_(context) {
+  if (sequences < 1) fail("a KV cache of {} sequences: expected at least 1", sequences);
+  if (context < 1) fail("a KV cache of {} tokens: expected at least 1", context);
+  for (const LayerConfig& layer : config.layers) {
+    LayerShape shape;
+    if (layer.attention) {
+      shape = {layer.attention->kv_heads, layer.attention->head_dim, format_->key_page_bytes(layer.attention->head_dim),
+               format_->value_page_bytes(layer.attention->head_dim)};
+    }
+    shapes_.push_back(shape);
+  }
+  slots_.resize(static_cast<size_t>(sequences) * shapes_.size());
+  tokens_.resize(static_cast<size_t>(sequences));
+}
+
+void KvCache::extend(int sequence, int layer, int64_t count) {
+  const LayerShape& shape = shapes_[static_cast<size_t>(layer)];
+  Slot& s = slot(sequence, layer);
+  s.keys.resize(static_cast<size_t>(shape.kv_heads));
+  s.values.resize(static_cast<size_t>(shape.kv_heads));
+  s.length += count;
+  while (static_cast<int64_t>(s.pages.size()) * kKvPageTokens < s.length) {
+    Buffer<std::byte> page(static_cast<size_t>(shape.kv_heads * (shape.key_page + shape.value_page)));
+    std::memset(page.data(), 0, page.size());  // slots past the end are multiplied by zero: they must be finite
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      const std::byte* key = page.data() + head * (shape.key_page + shape.value_page);
+      s.keys[static_cast<size_t>(head)].push_back(key);
+      s.values[static_cast<size_t>(head)].push_back(key + shape.key_page);
+    }
+    s.pages.push_back(std::move(page));
+  }
+}
+
+std::span<const std::byte* const> KvCache::key_pages(int sequence, int layer, int kv_head) const {
+  return slot(sequence, layer).keys[static_cast<size_t>(kv_head)];
+}
+
+std::span<const std::byte* const> KvCache::value_pages(int sequence, int layer, int kv_head) const {
+  return slot(sequence, layer).values[static_cast<size_t>(kv_head)];
+}
+
+void KvCache::store(int sequence, int layer, int kv_head, int64_t index, const float* key, const float* value) {
+  const LayerShape& shape = shapes_[static_cast<size_t>(layer)];
+  Slot& s = slot(sequence, layer);
+  std::byte* page =
+      s.pages[static_cast<size_t>(index / kKvPageTokens)].data() + kv_head * (shape.key_page + shape.value_page);
+  const int at = static_cast<int>(index % kKvPageTokens);
+  format_->store_key(key, shape.head_dim, page, at);
+  format_->store_value(value, shape.head_dim, page + shape.key_page, at);
+}
+
+void KvCache::truncate(int sequence, int64_t length) {
+  for (size_t layer = 0; layer < shapes_.size(); ++layer) {
+    Slot& s = slot(sequence, static_cast<int>(layer));
+    if (s.length <= length) continue;
+    s.length = length;
+    const auto pages = static_cast<size_t>((length + kKvPageTokens - 1) / kKvPageTokens);
+    s.pages.resize(pages);
+    for (auto* lists : {&s.keys, &s.values}) {
+      for (auto& list : *lists) list.resize(pages);
+    }
+  }
+  auto& tokens = tokens_[static_cast<size_t>(sequence)];
+  tokens = std::min(tokens, length);
+}
+
+int64_t KvCache::bytes_per_token() const {
+  int64_t page = 0;
+  for (const LayerShape& shape : shapes_) page += shape.kv_heads * (shape.key_page + shape.value_page);
+  return page / kKvPageTokens;
+}
+
+int64_t KvCache::allocated_bytes() const {
+  int64_t bytes = 0;
+  for (const Slot& s : slots_) {
+    for (const auto& page : s.pages) bytes += static_cast<int64_t>(page.size());
+  }
+  return bytes;
+}
+
+}  // namespace pare
