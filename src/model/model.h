@@ -3,7 +3,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "base/progress.h"
@@ -11,14 +10,24 @@
 #include "model/batch.h"
 #include "model/checkpoint.h"
 #include "model/kv_cache.h"
+#include "model/linear.h"
 #include "model/observer.h"
 #include "model/weight_store.h"
+#include "parallel/communicator.h"
 
 namespace pare {
 
 struct LoadOptions {
   Progress* progress = nullptr;
   WeightStore* store = nullptr;  // shares packed weights with other models loaded through it
+};
+
+/// Rows run through the layers together; a longer batch goes through in pieces of this many.
+inline constexpr int64_t kMaxChunkRows = 512;
+
+/// What one decoded token takes from weights (the cache comes on top): bytes read and multiply-adds done.
+struct TokenCost {
+  int64_t bytes = 0, multiply_adds = 0;
 };
 
 /// A model ready to run. One forward at a time; the pool must outlive it.
@@ -28,22 +37,46 @@ class Model {
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, ThreadPool& pool, const LoadOptions& options = {});
   /// Random weights of a shape, made in memory, for benchmarks.
   static std::unique_ptr<Model> random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed);
-  virtual ~Model() = default;
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
-  virtual const ModelConfig& config() const = 0;
-  virtual ThreadPool& pool() const = 0;
-  /// Runs the batch (in chunks of at most kMaxChunkRows rows), appends to the cache, and writes the logits of rows that
-  /// want them, in order: logits [wanted, vocabulary] (may be empty if none are wanted). Throws Error for tokens out of
-  /// range or a full context, before anything is changed.
-  virtual void forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer = nullptr) = 0;
-  /// Bytes of weights that one decoded token reads, and multiply-adds it takes (embedding row lookup not counted).
-  virtual int64_t bytes_per_token() const = 0;
-  virtual int64_t multiply_adds_per_token() const = 0;
-  /// Bytes of weights held: packed in memory, and mapped from files.
-  virtual int64_t packed_bytes() const = 0;
-  virtual int64_t mapped_bytes() const = 0;
+  const ModelConfig& config() const { return config_; }
+  ThreadPool& pool() const { return pool_; }
+  /// Runs the batch, appends to the cache, and writes the logits of rows that want them, in order: logits
+  /// [wanted, vocabulary]. Throws Error for tokens or sequences out of range, positions that do not continue the cache,
+  /// a full context, or too little room for logits, before anything is changed.
+  void forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer = nullptr);
+  TokenCost cost_per_token() const;
+  /// Bytes of weights held: packed in memory, and used in place in mapped files.
+  int64_t packed_bytes() const;
+  int64_t mapped_bytes() const;
+
+ private:
+  struct Layer;
+  struct Workspace;
+  struct Chunk;
+  Model(const ModelConfig& config, ThreadPool& pool);
+  void check_batch(const Batch& batch, const KvCache& cache, std::span<float> logits) const;
+  void run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* observer);
+  void run_attention(int layer, Chunk& chunk, KvCache& cache, Observer* observer);
+  void run_mlp(int layer, Chunk& chunk, Observer* observer);
+  void run_output(Chunk& chunk, float* logits, Observer* observer);
+  void norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows);
+  void rotate_and_store(int layer, Chunk& chunk, KvCache& cache);
+  void attend(int layer, Chunk& chunk, KvCache& cache);
+  void add_rows(float* x, const float* y, int64_t rows);
+  template <class Visit>
+  void each_matrix(Visit visit) const;
+
+  ModelConfig config_;
+  ThreadPool& pool_;
+  std::vector<Layer> layers_;
+  std::shared_ptr<const PackedWeight> embedding_;
+  std::vector<float> output_norm_;
+  Linear output_;  // the embedding again if tied
+  std::unique_ptr<Workspace> work_;
+  Communicator communicator_;  // one process
 };
-
-inline constexpr int64_t kMaxChunkRows = 512;
 
 }  // namespace pare

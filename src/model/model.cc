@@ -1,0 +1,349 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "kernels/elementwise.h"
+#include "model/rope.h"
+#include "model/workspace.h"
+
+namespace pare {
+
+namespace {
+
+const kernels::Elementwise& math() { return kernels::elementwise(cpu_features()); }
+
+void show(Observer* observer, ActivationSite site, int layer, const Batch& batch, const float* values, int64_t rows,
+          int64_t width) {
+  if (!observer || !observer->wants(site, layer)) return;
+  observer->observe(site, layer, batch, {values, static_cast<size_t>(rows * width)}, width);
+}
+
+}  // namespace
+
+Model::Model(const ModelConfig& config, ThreadPool& pool)
+    : config_(config), pool_(pool), layers_(config.layers.size()), work_(std::make_unique<Workspace>()) {}
+
+Model::~Model() = default;
+
+std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& pool, const LoadOptions& options) {
+  std::unique_ptr<Model> model(new Model(checkpoint.config, pool));
+  WeightStore own(pool);
+  WeightStore& store = options.store ? *options.store : own;
+  Progress& progress = options.progress ? *options.progress : no_progress();
+  progress.start("loading", "B", checkpoint.bytes());
+  int64_t done = 0;
+  const auto tensor = [&](WeightKind kind, int layer) -> const WeightTensor& {
+    const WeightTensor* found = checkpoint.find({kind, layer});
+    if (!found) fail("{}: {} is missing", checkpoint.path.string(), WeightId{kind, layer}.to_string());
+    progress.update(done += found->bytes());
+    return *found;
+  };
+  const auto vector = [&](WeightKind kind, int layer) { return store.vector(tensor(kind, layer)); };
+  const auto linear = [&](WeightKind kind, int layer, bool bias, WeightKind bias_kind) {
+    return Linear{store.matrix(tensor(kind, layer)), bias ? vector(bias_kind, layer) : std::vector<float>{}};
+  };
+  using enum WeightKind;
+  model->embedding_ = store.matrix(tensor(kEmbedding, -1));
+  for (int i = 0; i < static_cast<int>(model->layers_.size()); ++i) {
+    const LayerConfig& config = checkpoint.config.layers[static_cast<size_t>(i)];
+    Layer& layer = model->layers_[static_cast<size_t>(i)];
+    if (config.attention) {
+      const bool qkv = config.attention->qkv_bias;
+      layer.attention.emplace(
+          AttentionWeights{vector(kAttentionNorm, i), linear(kQuery, i, qkv, kQueryBias),
+                           linear(kKey, i, qkv, kKeyBias), linear(kValue, i, qkv, kValueBias),
+                           linear(kAttentionOutput, i, config.attention->output_bias, kAttentionOutputBias)});
+    }
+    if (config.mlp) {
+      const bool bias = config.mlp->bias;
+      layer.mlp.emplace(MlpWeights{vector(kMlpNorm, i), linear(kGate, i, bias, kGateBias),
+                                   linear(kUp, i, bias, kUpBias), linear(kDown, i, bias, kDownBias)});
+    }
+  }
+  model->output_norm_ = vector(kOutputNorm, -1);
+  model->output_.weight = checkpoint.config.tied_embedding ? model->embedding_ : store.matrix(tensor(kOutput, -1));
+  progress.finish();
+  return model;
+}
+
+std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed) {
+  check_config(config, "shape");
+  std::unique_ptr<Model> model(new Model(config, pool));
+  WeightStore store(pool);
+  const auto linear = [&](WeightKind kind, int layer) {
+    const Shape shape = expected_shape(config, {kind, layer}).value();
+    return Linear{store.random(shape[0], shape[1], matrices, ++seed), {}};
+  };
+  const std::vector<float> gain(static_cast<size_t>(config.hidden), 1.0f);
+  using enum WeightKind;
+  model->embedding_ = linear(kEmbedding, -1).weight;
+  for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
+    Layer& layer = model->layers_[static_cast<size_t>(i)];
+    if (config.layers[static_cast<size_t>(i)].attention) {
+      layer.attention.emplace(
+          AttentionWeights{gain, linear(kQuery, i), linear(kKey, i), linear(kValue, i), linear(kAttentionOutput, i)});
+    }
+    if (config.layers[static_cast<size_t>(i)].mlp) {
+      layer.mlp.emplace(MlpWeights{gain, linear(kGate, i), linear(kUp, i), linear(kDown, i)});
+    }
+  }
+  model->output_norm_ = gain;
+  model->output_.weight = config.tied_embedding ? model->embedding_ : linear(kOutput, -1).weight;
+  return model;
+}
+
+template <class Visit>
+void Model::each_matrix(Visit visit) const {
+  for (const Layer& layer : layers_) {
+    if (layer.attention) {
+      for (const Linear* l :
+           {&layer.attention->query, &layer.attention->key, &layer.attention->value, &layer.attention->output}) {
+        visit(*l->weight);
+      }
+    }
+    if (layer.mlp) {
+      for (const Linear* l : {&layer.mlp->gate, &layer.mlp->up, &layer.mlp->down}) visit(*l->weight);
+    }
+  }
+  visit(*output_.weight);
+}
+
+TokenCost Model::cost_per_token() const {
+  TokenCost cost;
+  each_matrix([&](const PackedWeight& weight) {
+    cost.bytes += weight.bytes();
+    cost.multiply_adds += weight.rows * weight.columns;
+  });
+  return cost;
+}
+
+int64_t Model::packed_bytes() const {
+  int64_t bytes = 0;
+  each_matrix([&](const PackedWeight& weight) { bytes += weight.mapped() ? 0 : weight.bytes(); });
+  if (embedding_ != output_.weight && !embedding_->mapped()) bytes += embedding_->bytes();
+  return bytes;
+}
+
+int64_t Model::mapped_bytes() const {
+  int64_t bytes = 0;
+  each_matrix([&](const PackedWeight& weight) { bytes += weight.mapped() ? weight.bytes() : 0; });
+  if (embedding_ != output_.weight && embedding_->mapped()) bytes += embedding_->bytes();
+  return bytes;
+}
+
+void Model::check_batch(const Batch& batch, const KvCache& cache, std::span<float> logits) const {
+  const size_t rows = batch.tokens.size();
+  if (batch.sequence.size() != rows || batch.position.size() != rows || batch.wants_logits.size() != rows ||
+      (!batch.sequence_length.empty() && batch.sequence_length.size() != rows)) {
+    fail("a batch whose lists differ in length");
+  }
+  std::set<int> finished;
+  int64_t next = 0;
+  size_t wanted = 0;
+  for (size_t i = 0; i < rows; ++i) {
+    const int sequence = batch.sequence[i];
+    if (batch.tokens[i] < 0 || batch.tokens[i] >= config_.vocabulary) {
+      fail("token {} is outside the vocabulary of {}", batch.tokens[i], config_.vocabulary);
+    }
+    if (sequence < 0 || sequence >= cache.sequences())
+      fail("sequence {}: the cache has {}", sequence, cache.sequences());
+    if (i == 0 || sequence != batch.sequence[i - 1]) {
+      if (!finished.insert(sequence).second) fail("the rows of sequence {} do not lie together", sequence);
+      next = cache.tokens(sequence);
+    }
+    if (batch.position[i] != next) fail("sequence {}: position {}, expected {}", sequence, batch.position[i], next);
+    if (++next > cache.context()) fail("sequence {}: longer than the context of {} tokens", sequence, cache.context());
+    wanted += batch.wants_logits[i] ? 1 : 0;
+  }
+  if (logits.size() < wanted * static_cast<size_t>(config_.vocabulary)) {
+    fail("room for {} logits, expected {}", logits.size(), wanted * static_cast<size_t>(config_.vocabulary));
+  }
+}
+
+void Model::forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer) {
+  check_batch(batch, cache, logits);
+  std::map<int, int32_t> lengths;  // of each sequence after the whole call
+  for (int64_t i = 0; i < batch.rows(); ++i)
+    lengths[batch.sequence[static_cast<size_t>(i)]] = batch.position[static_cast<size_t>(i)] + 1;
+  float* out = logits.data();
+  for (int64_t begin = 0; begin < batch.rows(); begin += kMaxChunkRows) {
+    Chunk chunk;
+    for (int64_t i = begin; i < std::min(begin + kMaxChunkRows, batch.rows()); ++i) {
+      const auto at = static_cast<size_t>(i);
+      chunk.batch.add(batch.tokens[at], batch.sequence[at], batch.position[at], batch.wants_logits[at]);
+      chunk.batch.sequence_length.push_back(batch.sequence_length.empty() ? lengths[batch.sequence[at]]
+                                                                          : batch.sequence_length[at]);
+      if (batch.wants_logits[at]) chunk.wanted.push_back(static_cast<int32_t>(i - begin));
+    }
+    run_chunk(chunk, cache, out, observer);
+    out += static_cast<int64_t>(chunk.wanted.size()) * config_.vocabulary;
+  }
+}
+
+void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* observer) {
+  const int64_t rows = chunk.batch.rows(), hidden = config_.hidden;
+  chunk.find_runs();
+  work_->reserve(config_, rows);
+  float* x = work_->stream.data();
+  for_rows(pool_, rows, rows * hidden, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      embedding_->unpack_row(chunk.batch.tokens[static_cast<size_t>(i)], x + i * hidden);
+  });
+  for (int layer = 0; layer < static_cast<int>(layers_.size()); ++layer) {
+    show(observer, ActivationSite::kBlockIn, layer, chunk.batch, x, rows, hidden);
+    if (layers_[static_cast<size_t>(layer)].attention) run_attention(layer, chunk, cache, observer);
+    if (layers_[static_cast<size_t>(layer)].mlp) run_mlp(layer, chunk, observer);
+    show(observer, ActivationSite::kBlockOut, layer, chunk.batch, x, rows, hidden);
+  }
+  for (const Chunk::Run& run : chunk.runs) cache.add_tokens(run.sequence, run.count);
+  run_output(chunk, logits, observer);
+}
+
+void Model::norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows) {
+  const int64_t hidden = config_.hidden;
+  for_rows(pool_, rows, rows * hidden, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      math().rms_norm(x + i * hidden, gain.data(), config_.norm_epsilon, out + i * hidden, hidden);
+  });
+}
+
+void Model::add_rows(float* x, const float* y, int64_t rows) {
+  const int64_t hidden = config_.hidden;
+  for_rows(pool_, rows, rows * hidden, [&](int64_t begin, int64_t end) {
+    math().add(x + begin * hidden, y + begin * hidden, (end - begin) * hidden);
+  });
+}
+
+void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* observer) {
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  const AttentionWeights& weights = *layers_[static_cast<size_t>(index)].attention;
+  Workspace& w = *work_;
+  const Batch& batch = chunk.batch;
+  const int64_t rows = batch.rows(), hidden = config_.hidden;
+  const int64_t q_width = int64_t{config.heads} * config.head_dim,
+                kv_width = int64_t{config.kv_heads} * config.head_dim;
+  show(observer, ActivationSite::kAttentionStreamIn, index, batch, w.stream.data(), rows, hidden);
+  norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
+  show(observer, ActivationSite::kAttentionInput, index, batch, w.normed.data(), rows, hidden);
+  w.input.set(w.normed.data(), rows, hidden);
+  const Product qkv[] = {{&weights.query, w.query.data(), q_width},
+                         {&weights.key, w.key.data(), kv_width},
+                         {&weights.value, w.value.data(), kv_width}};
+  multiply(pool_, w.input, qkv);
+  rotate_and_store(index, chunk, cache);
+  show(observer, ActivationSite::kQuery, index, batch, w.query.data(), rows, q_width);
+  show(observer, ActivationSite::kKey, index, batch, w.key.data(), rows, kv_width);
+  show(observer, ActivationSite::kValue, index, batch, w.value.data(), rows, kv_width);
+  attend(index, chunk, cache);
+  show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, q_width);
+  w.input.set(w.mixed.data(), rows, q_width);
+  const Product output[] = {{&weights.output, w.delta.data(), hidden}};
+  multiply(pool_, w.input, output);
+  communicator_.all_reduce(w.delta.data(), rows * hidden);
+  add_rows(w.stream.data(), w.delta.data(), rows);
+  show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
+}
+
+void Model::rotate_and_store(int index, Chunk& chunk, KvCache& cache) {
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  Workspace& w = *work_;
+  const int64_t q_width = int64_t{config.heads} * config.head_dim,
+                kv_width = int64_t{config.kv_heads} * config.head_dim;
+  const int64_t rows = chunk.batch.rows(), half = config.rope.dims / 2;
+  w.fill_rope(config.rope, chunk.batch);
+  for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count);
+  for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float *cos = w.cos.data() + i * half, *sin = w.sin.data() + i * half;
+      float *q = w.query.data() + i * q_width, *k = w.key.data() + i * kv_width, *v = w.value.data() + i * kv_width;
+      math().rope(q, config.heads, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
+      math().rope(k, config.kv_heads, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
+      const int sequence = chunk.batch.sequence[static_cast<size_t>(i)];
+      const int64_t slot = cache.length(sequence, index) - chunk.rows_after(i) - 1;
+      for (int head = 0; head < config.kv_heads; ++head) {
+        cache.store(sequence, index, head, slot, k + head * config.head_dim, v + head * config.head_dim);
+      }
+    }
+  });
+}
+
+void Model::attend(int index, Chunk& chunk, KvCache& cache) {
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  Workspace& w = *work_;
+  const int group = config.heads / config.kv_heads;
+  const int64_t q_width = int64_t{config.heads} * config.head_dim;
+  const int tile_rows = std::max(1, kAttentionTile / group);
+  chunk.make_tiles(tile_rows);
+  const auto tasks = static_cast<int64_t>(chunk.tiles.size()) * config.kv_heads;
+  const int64_t scratch = kernels::attend_scratch(tile_rows * group, config.head_dim);
+  w.reserve_scratch(pool_.size(), scratch);
+  // Later tiles see more tokens; handing out the longest first keeps threads busy to the end.
+  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t task = begin; task < end; ++task) {
+      const auto at = static_cast<int64_t>(chunk.tiles.size()) - 1 - task / config.kv_heads;
+      const Chunk::Tile& tile = chunk.tiles[static_cast<size_t>(at)];
+      const int head = static_cast<int>(task % config.kv_heads);
+      const int sequence = chunk.batch.sequence[static_cast<size_t>(tile.first)];
+      Workspace::Pointers& p = w.pointers[static_cast<size_t>(worker)];
+      p.clear();
+      for (int64_t row = tile.first; row < tile.first + tile.count; ++row) {
+        for (int g = 0; g < group; ++g) {
+          const int64_t offset = row * q_width + (int64_t{head} * group + g) * config.head_dim;
+          p.queries.push_back(w.query.data() + offset);
+          p.outputs.push_back(w.mixed.data() + offset);
+          p.visible.push_back(cache.length(sequence, index) - chunk.rows_after(row));
+        }
+      }
+      cache.format().attend({cache.key_pages(sequence, index, head).data(),
+                             cache.value_pages(sequence, index, head).data(), config.head_dim, config.head_dim,
+                             config.scale, static_cast<int>(p.queries.size()), p.queries.data(), p.outputs.data(),
+                             p.visible.data(), w.scratch.data() + worker * scratch});
+    }
+  });
+}
+
+void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
+  const MlpConfig& config = *config_.layers[static_cast<size_t>(index)].mlp;
+  const MlpWeights& weights = *layers_[static_cast<size_t>(index)].mlp;
+  Workspace& w = *work_;
+  const Batch& batch = chunk.batch;
+  const int64_t rows = batch.rows(), hidden = config_.hidden;
+  show(observer, ActivationSite::kMlpStreamIn, index, batch, w.stream.data(), rows, hidden);
+  norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
+  show(observer, ActivationSite::kMlpInput, index, batch, w.normed.data(), rows, hidden);
+  w.input.set(w.normed.data(), rows, hidden);
+  const Product up[] = {{&weights.gate, w.gate.data(), config.width}, {&weights.up, w.up.data(), config.width}};
+  multiply(pool_, w.input, up);
+  for_rows(pool_, rows, rows * config.width * 4, [&](int64_t begin, int64_t end) {
+    float* gate = w.gate.data() + begin * config.width;
+    math().silu_multiply(gate, w.up.data() + begin * config.width, gate, (end - begin) * config.width);
+  });
+  show(observer, ActivationSite::kMlpHidden, index, batch, w.gate.data(), rows, config.width);
+  w.input.set(w.gate.data(), rows, config.width);
+  const Product down[] = {{&weights.down, w.delta.data(), hidden}};
+  multiply(pool_, w.input, down);
+  communicator_.all_reduce(w.delta.data(), rows * hidden);
+  add_rows(w.stream.data(), w.delta.data(), rows);
+  show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);
+}
+
+void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
+  const auto wanted = static_cast<int64_t>(chunk.wanted.size());
+  if (wanted == 0) return;
+  Workspace& w = *work_;
+  const int64_t hidden = config_.hidden;
+  for (int64_t i = 0; i < wanted; ++i) {
+    const float* from = w.stream.data() + chunk.wanted[static_cast<size_t>(i)] * hidden;
+    std::copy(from, from + hidden, w.delta.data() + i * hidden);
+  }
+  norm_rows(w.delta.data(), output_norm_, w.normed.data(), wanted);
+  show(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.normed.data(), wanted, hidden);
+  w.input.set(w.normed.data(), wanted, hidden);
+  const Product output[] = {{&output_, logits, config_.vocabulary}};
+  multiply(pool_, w.input, output);
+}
+
+}  // namespace pare

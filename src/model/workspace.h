@@ -1,0 +1,96 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "model/model.h"
+#include "model/rope.h"
+
+namespace pare {
+
+// What a forward pass works with; only model.cc includes this.
+
+/// Queries that share one pass over a KV head's pages.
+inline constexpr int kAttentionTile = 16;
+
+struct AttentionWeights {
+  std::vector<float> norm;  // [hidden]
+  Linear query, key, value, output;
+};
+
+struct MlpWeights {
+  std::vector<float> norm;  // [hidden]
+  Linear gate, up, down;
+};
+
+struct Model::Layer {
+  std::optional<AttentionWeights> attention;
+  std::optional<MlpWeights> mlp;
+};
+
+/// Buffers of one chunk, reused from call to call.
+struct Model::Workspace {
+  struct Pointers {
+    std::vector<const float*> queries;
+    std::vector<float*> outputs;
+    std::vector<int64_t> visible;
+    void clear() {
+      queries.clear();
+      outputs.clear();
+      visible.clear();
+    }
+  };
+  Buffer<float> stream;            // [rows, hidden] the residual stream
+  Buffer<float> normed;            // [rows, hidden]
+  Buffer<float> delta;             // [rows, hidden] what a module adds to the stream
+  Buffer<float> query;             // [rows, heads * head_dim]
+  Buffer<float> key;               // [rows, kv_heads * head_dim]
+  Buffer<float> value;             // [rows, kv_heads * head_dim]
+  Buffer<float> mixed;             // [rows, heads * head_dim] attention's output before its projection
+  Buffer<float> gate;              // [rows, width]
+  Buffer<float> up;                // [rows, width]
+  Buffer<float> cos;               // [rows, dims / 2]
+  Buffer<float> sin;               // [rows, dims / 2]
+  Buffer<float> scratch;           // [threads, attend_scratch]
+  std::vector<Pointers> pointers;  // [threads]
+  LinearInput input;
+
+  void reserve(const ModelConfig& config, int64_t rows);
+  void reserve_scratch(int threads, int64_t each);
+  /// cos and sin of every row for a rope; kept while the same rope and chunk are asked for.
+  void fill_rope(const RopeConfig& rope, const Batch& batch);
+
+ private:
+  const RopeFrequencies& frequencies(const RopeConfig& rope, int64_t sequence_length);
+  RopeConfig filled_;  // what cos and sin hold
+  std::vector<int32_t> filled_position_, filled_length_;
+  RopeConfig known_;  // what frequencies_ was made from
+  int64_t known_length_ = -1;
+  RopeFrequencies frequencies_;
+};
+
+/// A piece of a batch, with what is derived from it.
+struct Model::Chunk {
+  struct Run {  // consecutive rows of one sequence
+    int sequence;
+    int64_t first, count;
+  };
+  struct Tile {  // rows of one sequence that attend together
+    int64_t first, count;
+  };
+  Batch batch;
+  std::vector<int32_t> wanted;  // rows whose logits are wanted
+  std::vector<Run> runs;
+  std::vector<Tile> tiles;
+
+  void find_runs();
+  void make_tiles(int tile_rows);
+  /// Rows of the same sequence after row i in this chunk.
+  int64_t rows_after(int64_t i) const { return after_[static_cast<size_t>(i)]; }
+
+ private:
+  std::vector<int32_t> after_;
+  int tile_rows_ = 0;
+};
+
+}  // namespace pare
