@@ -1,0 +1,250 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "kernels_testing.h"
+
+namespace pare::kernels {
+namespace {
+
+/// Keys and values of one KV head in pages of one format; what was never stored is NaN.
+class Cache {
+ public:
+  Cache(const KvFormat& format, int head_dim, int value_dim, int64_t tokens) : format_(format) {
+    const int64_t pages = (tokens + kKvPageTokens - 1) / kKvPageTokens;
+    for (int64_t p = 0; p < pages; ++p) {
+      for (int64_t bytes : {format.key_page_bytes(head_dim), format.value_page_bytes(value_dim)}) {
+        pages_.emplace_back(static_cast<size_t>(bytes) + 64);
+        std::memset(pages_.back().data(), 0xff, pages_.back().size());
+      }
+      keys.push_back(pages_[pages_.size() - 2].data());
+      values.push_back(pages_.back().data());
+    }
+    key_bytes_ = static_cast<size_t>(format.key_page_bytes(head_dim));
+    value_bytes_ = static_cast<size_t>(format.value_page_bytes(value_dim));
+  }
+  void store(int64_t token, const float* key, int head_dim, const float* value, int value_dim) {
+    const auto page = static_cast<size_t>(token / kKvPageTokens);
+    format_.store_key(key, head_dim, keys[page], static_cast<int>(token % kKvPageTokens));
+    format_.store_value(value, value_dim, values[page], static_cast<int>(token % kKvPageTokens));
+  }
+  void expect_intact() {
+    for (size_t p = 0; p < keys.size(); ++p)
+      for (size_t i = 0; i < 64; ++i) {
+        EXPECT_EQ(keys[p][key_bytes_ + i], std::byte{0xff}) << "written past a page of keys";
+        EXPECT_EQ(values[p][value_bytes_ + i], std::byte{0xff}) << "written past a page of values";
+      }
+  }
+  std::vector<std::byte*> keys, values;
+
+ private:
+  KvFormat format_;
+  std::vector<Buffer<std::byte>> pages_;
+  size_t key_bytes_, value_bytes_;
+};
+
+struct Problem {
+  int head_dim, value_dim;
+  float scale;
+  std::vector<int64_t> visible;
+  std::vector<float> queries, keys, values;  // [n, head_dim], [tokens, head_dim], [tokens, value_dim]
+
+  int count() const { return static_cast<int>(visible.size()); }
+  int64_t tokens() const { return *std::max_element(visible.begin(), visible.end()); }
+};
+
+Problem random_problem(Random& random, int head_dim, int value_dim, std::vector<int64_t> visible) {
+  Problem p{head_dim, value_dim, static_cast<float>(1 / std::sqrt(double(head_dim))), std::move(visible), {}, {}, {}};
+  p.queries = normal_values(random, p.count() * head_dim, 2);
+  p.keys = normal_values(random, p.tokens() * head_dim, 2);
+  p.values = normal_values(random, p.tokens() * value_dim);
+  return p;
+}
+
+Cache filled(const Problem& p, const KvFormat& format) {
+  Cache cache(format, p.head_dim, p.value_dim, p.tokens());
+  for (int64_t t = 0; t < p.tokens(); ++t)
+    cache.store(t, p.keys.data() + t * p.head_dim, p.head_dim, p.values.data() + t * p.value_dim, p.value_dim);
+  cache.expect_intact();
+  return cache;
+}
+
+/// Queries [begin, end) of the problem: [end - begin, value_dim].
+std::vector<float> run(const Problem& p, const Cache& cache, const KvFormat& format, int begin, int end) {
+  const int n = end - begin, gap = 17;
+  std::vector<float> output(static_cast<size_t>(n * (p.value_dim + gap)), -5.5f);
+  std::vector<const float*> queries;
+  std::vector<float*> outputs;
+  for (int i = 0; i < n; ++i) {
+    queries.push_back(p.queries.data() + (begin + i) * p.head_dim);
+    outputs.push_back(output.data() + i * (p.value_dim + gap));
+  }
+  const auto scratch_floats = static_cast<size_t>(attend_scratch(n, p.value_dim));
+  Buffer<float> scratch(scratch_floats + 16);
+  std::memset(scratch.data(), 0xff, (scratch_floats + 16) * 4);
+  format.attend({cache.keys.data(), cache.values.data(), p.head_dim, p.value_dim, p.scale, n, queries.data(),
+                 outputs.data(), p.visible.data() + begin, scratch.data()});
+  for (size_t i = 0; i < 16; ++i) EXPECT_TRUE(std::isnan(scratch[scratch_floats + i])) << "written past the scratch";
+  std::vector<float> result;
+  for (int i = 0; i < n; ++i) {
+    const float* row = outputs[static_cast<size_t>(i)];
+    result.insert(result.end(), row, row + p.value_dim);
+    EXPECT_EQ(std::count(row + p.value_dim, row + p.value_dim + gap, -5.5f), gap) << "written past an output";
+  }
+  return result;
+}
+
+std::vector<float> run(const Problem& p, const KvFormat& format, int begin, int end) {
+  return run(p, filled(p, format), format, begin, end);
+}
+
+float stored(DType type, float x) { return type == DType::kF16 ? f16_to_float(float_to_f16(x)) : x; }
+
+std::vector<double> reference(const Problem& p, DType type) {
+  std::vector<double> result;
+  for (int q = 0; q < p.count(); ++q) {
+    std::vector<double> weights;
+    double largest = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (int64_t t = 0; t < p.visible[static_cast<size_t>(q)]; ++t) {
+      double score = 0;
+      for (int64_t d = 0; d < p.head_dim; ++d)
+        score += double(p.queries[static_cast<size_t>(q * p.head_dim + d)]) *
+                 stored(type, p.keys[static_cast<size_t>(t * p.head_dim + d)]);
+      weights.push_back(score * p.scale);
+      largest = std::max(largest, weights.back());
+    }
+    for (double& w : weights) sum += w = std::exp(w - largest);
+    for (int64_t d = 0; d < p.value_dim; ++d) {
+      double out = 0;
+      for (size_t t = 0; t < weights.size(); ++t)
+        out += weights[t] / sum * stored(type, p.values[t * static_cast<size_t>(p.value_dim) + static_cast<size_t>(d)]);
+      result.push_back(out);
+    }
+  }
+  return result;
+}
+
+/// Error budget of attention against float64 on the stored keys and values.
+constexpr double kBudget = 4e-6;
+
+/// Every path gives generic's bits; those are within budget; queries together give what they give alone.
+void check(const Problem& p) {
+  SCOPED_TRACE("head_dim " + std::to_string(p.head_dim) + ", value_dim " + std::to_string(p.value_dim) + ", " +
+               std::to_string(p.count()) + " queries, visible " + std::to_string(p.visible[0]) + "..");
+  for (DType type : {DType::kF16, DType::kF32}) {
+    const Cache cache = filled(p, kv_format(type, kCpuNone));
+    const auto generic = run(p, cache, kv_format(type, kCpuNone), 0, p.count());
+    EXPECT_LE(relative_error(generic, reference(p, type)), kBudget);
+    for (CpuFeatures path : paths_here()) {
+      const KvFormat& format = kv_format(type, path);
+      expect_same(run(p, cache, format, 0, p.count()), generic, describe(path) + " " + info(type).name);
+      std::vector<float> alone;
+      for (int q = 0; q < p.count(); ++q) {
+        const auto one = run(p, cache, format, q, q + 1);
+        alone.insert(alone.end(), one.begin(), one.end());
+      }
+      expect_same(alone, generic, describe(path) + ", queries one by one");
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Attention, VisibleAtPageBorders) {
+  Random random(fresh_seed());
+  for (int64_t visible : {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200, 500})
+    check(random_problem(random, 64, 64, {visible}));
+}
+
+TEST(Attention, EveryHeadSize) {
+  Random random(fresh_seed());
+  for (int dim : {1, 2, 8, 16, 20, 31, 48, 64, 80, 96, 128, 192, 256})
+    check(random_problem(random, dim, dim, {1 + static_cast<int64_t>(random.below(200))}));
+  check(random_problem(random, 192, 128, {100}));
+  check(random_problem(random, 20, 72, {100}));
+}
+
+TEST(Attention, GroupsOfHeads) {
+  Random random(fresh_seed());
+  for (size_t group = 1; group <= 40; ++group)
+    check(random_problem(random, 32, 48, std::vector<int64_t>(group, 1 + static_cast<int64_t>(random.below(150)))));
+}
+
+TEST(Attention, CausalChunks) {
+  Random random(fresh_seed());
+  for (int group : {1, 3, 4}) {
+    const int64_t before = static_cast<int64_t>(random.below(100));
+    std::vector<int64_t> visible;
+    for (int64_t t = 0; t < 75; ++t) visible.insert(visible.end(), static_cast<size_t>(group), before + t + 1);
+    check(random_problem(random, 24, 40, visible));
+  }
+}
+
+TEST(Attention, AnyOrderOfQueries) {
+  Random random(fresh_seed());
+  std::vector<int64_t> visible;
+  for (int i = 0; i < 50; ++i) visible.push_back(1 + static_cast<int64_t>(random.below(300)));
+  check(random_problem(random, 20, 20, visible));
+}
+
+// What a query does not see may be anything: not yet written (NaN), or infinite.
+TEST(Attention, UnseenTokensDoNotReachAQuery) {
+  Random random(fresh_seed());
+  Problem p = random_problem(random, 16, 16, {10, 70, 20, 90, 64, 65});
+  const Problem seen = p;
+  for (int64_t d = 0; d < 16; ++d) {
+    p.keys[static_cast<size_t>(80 * 16 + d)] = std::numeric_limits<float>::quiet_NaN();
+    p.values[static_cast<size_t>(80 * 16 + d)] = std::numeric_limits<float>::infinity();
+  }
+  for (DType type : {DType::kF16, DType::kF32})
+    for (CpuFeatures path : paths_here()) {
+      const auto got = run(p, kv_format(type, path), 0, 6), expected = run(seen, kv_format(type, path), 0, 6);
+      for (int q : {0, 1, 2, 4, 5})
+        for (int d = 0; d < 16; ++d)
+          EXPECT_TRUE(same_bits(got[static_cast<size_t>(q * 16 + d)], expected[static_cast<size_t>(q * 16 + d)]));
+      EXPECT_TRUE(std::isnan(got[3 * 16]));
+    }
+}
+
+// One key far above the rest, first or last: its value comes out, and nothing overflows.
+TEST(Attention, PeakedScores) {
+  Random random(fresh_seed());
+  for (int64_t peak : {0, 63, 64, 149}) {
+    Problem p = random_problem(random, 16, 16, {150, 150, 150});
+    for (int64_t d = 0; d < 16; ++d)
+      p.keys[static_cast<size_t>(peak * 16 + d)] = 500 * p.queries[static_cast<size_t>(d)];
+    check(p);
+    const auto out = run(p, kv_format(DType::kF32, kCpuNone), 0, 1);
+    for (int64_t d = 0; d < 16; ++d)
+      EXPECT_NEAR(out[static_cast<size_t>(d)], p.values[static_cast<size_t>(peak * 16 + d)], 1e-5);
+  }
+}
+
+TEST(Attention, ScoresBeyondFloatAreNanOnEveryPath) {
+  Random random(fresh_seed());
+  Problem p = random_problem(random, 8, 8, {30, 100});
+  for (float& q : p.queries) q *= 1e38f;
+  for (DType type : {DType::kF16, DType::kF32})
+    for (CpuFeatures path : paths_here())
+      expect_same(run(p, kv_format(type, path), 0, 2), run(p, kv_format(type, kCpuNone), 0, 2), describe(path));
+}
+
+TEST(KvFormat, UnknownTypesAreRefused) {
+  for (CpuFeatures path : paths_here()) {
+    try {
+      kv_format(DType::kQ8_0, path);
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(), "the KV cache cannot hold q8_0; it can hold f16, f32");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pare::kernels
