@@ -6,6 +6,11 @@
 namespace pare::cli {
 
 // A new command: a file with its add_<name>_command, a declaration here, and a row in kCommands.
+void add_inspect_command(CLI::App& app, Common& common);
+void add_tokenize_command(CLI::App& app, Common& common);
+void add_run_command(CLI::App& app, Common& common);
+void add_quantize_command(CLI::App& app, Common& common);
+void add_bench_command(CLI::App& app, Common& common);
 void add_completion_command(CLI::App& app, Common& common);
 
 struct CommandRow {
@@ -14,7 +19,9 @@ struct CommandRow {
 };
 
 inline constexpr CommandRow kCommands[] = {
-    {"Help", add_completion_command},
+    {"Look at a model", add_inspect_command},     {"Look at a model", add_tokenize_command},
+    {"Make it smaller", add_quantize_command},    {"Use it and measure it", add_run_command},
+     {"Help", add_completion_command},
 };
 
 }  // namespace pare::cli

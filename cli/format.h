@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,9 @@ std::string three_digits(double value);
 std::string grouped(int64_t value);
 /// "1 token", "2 tokens".
 std::string plural(int64_t count, std::string_view singular);
+
+/// Ascending numbers as ranges: "0-4, 7".
+std::string ranges(std::span<const int> numbers);
 
 /// "200MB", "1.5GB", "800k", "2GiB", "1234": a number and an optional decimal or binary unit, any case.
 /// Throws Error naming `what` if it is something else.

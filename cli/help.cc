@@ -61,9 +61,15 @@ class HelpFormatter : public CLI::FormatterBase {
       out += " " + (option->get_required() ? option->get_name(true) : "[" + option->get_name(true) + "]");
     }
     for (const auto* option : app->get_options([](const CLI::Option* o) { return !o->get_positional(); })) {
-      if (option->get_required()) out += fmt::format(" {} {}", shortest(option), option->get_type_name());
+      if (option->get_required()) out += " " + shortest(option) + " " + value_name(option);
     }
     return out + " [OPTIONS]";
+  }
+
+  /// CLI11 appends what the checks of an option say; the description tells that better.
+  static std::string value_name(const CLI::Option* option) {
+    const std::string name = option->get_type_name();
+    return name.substr(0, name.find(':'));
   }
 
   static std::string shortest(const CLI::Option* option) {
@@ -123,7 +129,7 @@ class HelpFormatter : public CLI::FormatterBase {
         for (size_t comma = left.find(','); comma != std::string::npos; comma = left.find(',', comma + 2)) {
           left.replace(comma, 1, ", ");
         }
-        if (option->get_type_size() != 0 && !option->get_type_name().empty()) left += " " + option->get_type_name();
+        if (option->get_type_size() != 0) left += " " + value_name(option);
         std::string right = option->get_description();
         if (!option->get_default_str().empty()) right += fmt::format(" (default: {})", option->get_default_str());
         entry(left, right, width, out);
@@ -192,6 +198,8 @@ std::string explain_usage(const CLI::App& app, const CLI::ParseError& error) {
     } else {
       message = fmt::format("unexpected argument '{}'", printable(typed));
     }
+  } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error)) {
+    message = message.substr(0, message.find(": ")) + " needs a value";
   } else if (dynamic_cast<const CLI::RequiredError*>(&error)) {
     if (message.ends_with(" is required")) message = "missing " + message.substr(0, message.size() - 12);
   }

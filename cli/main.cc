@@ -67,8 +67,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    common.print(chosen.empty() ? app.help() : chosen.front()->help("pare " + chosen.front()->get_name()));
+    common.print(app.help());  // of the command, if one was named
   } catch (const CLI::CallForVersion&) {
     common.print("pare " PARE_VERSION "\n");
   } catch (const CLI::ParseError& error) {

@@ -1,0 +1,129 @@
+// pare quantize: stores weights in smaller types, rounding to nearest.
+#include <map>
+
+#include "commands.h"
+#include "format.h"
+
+namespace pare::cli {
+namespace {
+
+struct QuantizeOptions {
+  std::filesystem::path model, output, plan;
+  std::optional<DType> weights, embedding, output_matrix;
+  bool requantize = false;
+};
+
+/// A type that more than one value shares a scale in: encoding loses what the scale cannot say.
+bool is_block_type(DType type) { return info(type).block_size > 1; }
+
+Plan make_plan(const QuantizeOptions& options) {
+  Plan plan;
+  if (!options.plan.empty()) plan = parse_plan(read_text_file(options.plan), options.plan.string());
+  // Later rules win, so that what is said on the command line overrides the plan's file.
+  const auto add = [&](const char* tensor, std::optional<DType> type) {
+    if (!type) return;
+    StoreRule rule;
+    rule.tensor = tensor;
+    rule.type = *type;
+    plan.store.push_back(rule);
+  };
+  add("*", options.weights);
+  add("embedding", options.embedding);
+  add("output", options.output_matrix);
+  if (plan == Plan()) throw UsageError("nothing to do: give --weights TYPE or --plan FILE (see pare quantize --help)");
+  return plan;
+}
+
+/// Weights that were rounded once already lose again, or grow for nothing: that happens only on request.
+void check_requantizing(const Checkpoint& before, const Checkpoint& after, const QuantizeOptions& options,
+                        Common& common) {
+  std::map<std::pair<DType, DType>, int64_t> changes;
+  for (const auto& weight : before.weights) {
+    const WeightTensor* stored = after.find(weight.id);
+    if (stored && is_block_type(weight.type) && stored->type != weight.type) ++changes[{weight.type, stored->type}];
+  }
+  for (const auto& [types, count] : changes) {
+    const std::string what = fmt::format("{} of {} {} already quantized to {}", plural(count, "weight"), before.name,
+                                         count == 1 ? "is" : "are", info(types.first).name);
+    const bool grows = info(types.second).bits_per_value() > info(types.first).bits_per_value();
+    const char* effect = grows ? "makes the file larger and nothing better" : "rounds them a second time";
+    if (is_block_type(types.second) && !options.requantize) {
+      fail("{}: storing them as {} {}; start from the original, or give --requantize", what, info(types.second).name,
+           effect);
+    }
+    common.warn(fmt::format("warning: {}: storing them as {} {}", what, info(types.second).name, effect));
+  }
+}
+
+Json size_json(const Checkpoint& checkpoint) {
+  const auto bytes = checkpoint.bytes();
+  return {{"bytes", bytes},
+          {"bits_per_weight", 8.0 * static_cast<double>(bytes) / static_cast<double>(checkpoint.parameters())}};
+}
+
+void report(const Checkpoint& before, const Checkpoint& after, const QuantizeOptions& options,
+            const std::vector<std::string>& notes, Common& common) {
+  const auto file = std::filesystem::is_regular_file(options.output)
+                        ? static_cast<int64_t>(std::filesystem::file_size(options.output))
+                        : after.bytes();
+  const double ratio = static_cast<double>(before.bytes()) / static_cast<double>(after.bytes());
+  if (common.json) {
+    common.print_json({{"output", options.output.string()},
+                       {"file_bytes", file},
+                       {"before", size_json(before)},
+                       {"after", size_json(after)},
+                       {"ratio", ratio},
+                       {"plan", Json::parse(to_json(after.plan))},
+                       {"notes", notes}});
+    return;
+  }
+  Table table;
+  table.column("", Table::Align::kLeft).column("size").column("bits per weight");
+  const auto row = [&](const char* name, const Checkpoint& checkpoint) {
+    table.row({name, human_bytes(checkpoint.bytes()),
+               fmt::format("{:.2f}", 8.0 * static_cast<double>(checkpoint.bytes()) /
+                                         static_cast<double>(checkpoint.parameters()))});
+  };
+  row("before", before);
+  row("after", after);
+  common.print(table.render(common.style()));
+  common.print("{} smaller: {} ({})\n", common.style().green(fmt::format("{:.2f}x", ratio)),
+               printable(options.output.string()), human_bytes(file));
+}
+
+void quantize(const QuantizeOptions& options, Common& common) {
+  const Plan plan = make_plan(options);
+  const Checkpoint before = open_checkpoint(options.model);
+  std::vector<std::string> notes;
+  const Checkpoint after = apply_plan(before, plan, &notes);
+  check_requantizing(before, after, options, common);
+  for (const auto& note : notes) common.warn("note: " + note);
+  check_finite(before, common.progress());
+  throw_if_cancelled(common.cancel());
+  WriteOptions how;
+  how.progress = &common.progress();
+  how.cancel = common.cancel();
+  write_checkpoint(after, options.output, how);
+  report(before, after, options, notes, common);
+}
+
+}  // namespace
+
+void add_quantize_command(CLI::App& app, Common& common) {
+  auto options = std::make_shared<QuantizeOptions>();
+  auto* command = add_command(app, common, "quantize", "Store a model's weights in smaller types, rounding to nearest",
+                              {"pare quantize ~/models/SmolLM2-360M --weights q8_0 -o small.gguf",
+                               "pare quantize model.gguf --weights q4_0 --embedding q8_0 -o small.gguf",
+                               "pare quantize model.gguf --plan plan.json -o small.gguf"});
+  add_model_argument(command, options->model);
+  add_output_option(command, options->output);
+  add_dtype_option(command, "-w,--weights", options->weights, "Type of all matrices");
+  add_dtype_option(command, "--embedding", options->embedding, "Type of the token embedding, if another");
+  add_dtype_option(command, "--output-matrix", options->output_matrix, "Type of the output matrix, if another");
+  command->add_option("--plan", options->plan, "A plan (JSON); what is given on the command line overrides it")
+      ->type_name("FILE");
+  command->add_flag("--requantize", options->requantize, "Quantize weights again that were quantized before");
+  on_run(command, [options, &common] { quantize(*options, common); });
+}
+
+}  // namespace pare::cli
