@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "base/half.h"
@@ -15,11 +14,11 @@ constexpr int kValues = 32;
 constexpr int kBytes = 18;
 
 /// `scaled` + 8.5 cut to an integer, at most 15. What is not finite becomes 0, which is what ggml's cast gives on x86
-/// when 1/d overflows (blocks of subnormal numbers).
+/// when 1/d overflows (blocks of subnormal numbers, which decode to zeros either way).
 int32_t quantize(float scaled) {
-  const float shifted = scaled + 8.5f;
-  const float safe = std::fabs(shifted) <= 32.0f ? shifted : 0.0f;
-  return std::min(static_cast<int32_t>(safe), 15);
+  const int32_t bits = std::bit_cast<int32_t>(scaled + 8.5f);
+  const int32_t finite = -static_cast<int32_t>((bits & 0x7fffffff) < 0x7f800000);  // a mask
+  return std::min(static_cast<int32_t>(std::bit_cast<float>(bits & finite)), 15);
 }
 
 void encode_block(const float* __restrict from, std::byte* __restrict to) {

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "base/half.h"
@@ -13,14 +12,16 @@ namespace {
 constexpr int kValues = 32;
 constexpr int kBytes = 34;
 
-/// Round half away from zero. A magnitude that is not finite or out of range becomes 0, which is what ggml's cast gives
-/// on x86 when 1/d overflows (blocks of subnormal numbers) and the block decodes to zeros either way.
+/// Round half away from zero, without branches so that it vectorises. A magnitude that is not finite becomes 0, which
+/// is what ggml's cast gives on x86 when 1/d overflows (blocks of subnormal numbers, which decode to zeros either way).
 int32_t quantize(float scaled) {
-  const float magnitude = std::fabs(scaled);
-  const float safe = magnitude <= 128.0f ? magnitude : 0.0f;
+  const int32_t bits = std::bit_cast<int32_t>(scaled);
+  const int32_t magnitude = bits & 0x7fffffff;
+  const float safe = std::bit_cast<float>(magnitude & -static_cast<int32_t>(magnitude < 0x7f800000));
   const auto whole = static_cast<int32_t>(safe);
-  const int32_t rounded = whole + (safe - static_cast<float>(whole) >= 0.5f ? 1 : 0);
-  return scaled < 0 ? -rounded : rounded;
+  const int32_t rounded = whole + static_cast<int32_t>(safe - static_cast<float>(whole) >= 0.5f);
+  const int32_t sign = bits >> 31;  // 0 or -1
+  return (rounded ^ sign) - sign;
 }
 
 void encode_block(const float* __restrict from, std::byte* __restrict to) {
