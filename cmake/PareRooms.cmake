@@ -1,19 +1,21 @@
 # pare_room(NAME [ON rooms...] [LINK targets...]): the library pare_NAME from every source of src/NAME. Folders of src/kernels
-# named after an instruction set are compiled with its flags, and only where the target machine's family has it.
+# named after an instruction set are compiled with its flags, and only where the target machine's family has it; x86 and arm
+# hold what a whole family shares, with no flags of their own.
 set(PARE_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(PARE_ISA_FLAGS_avxvnni ${PARE_ISA_FLAGS_avx2} -mavxvnni)
 set(PARE_ISA_FLAGS_avx512 ${PARE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
 set(PARE_ISA_FLAGS_avx512vnni ${PARE_ISA_FLAGS_avx512} -mavx512vnni)
-set(PARE_ISA_FLAGS_neon "")
+set(PARE_ISA_FLAGS_dotprod -march=armv8.2-a+dotprod)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(PARE_ISAS avx2 avx512 avx512vnni)
+  set(PARE_ISAS x86 avx2 avxvnni avx512 avx512vnni)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  set(PARE_ISAS neon)
+  set(PARE_ISAS arm neon dotprod)
 endif()
 
 function(pare_room name)
   cmake_parse_arguments(ROOM "" "" "ON;LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${name}/*.cc)
-  foreach(isa avx2 avx512 avx512vnni neon)
+  foreach(isa x86 avx2 avxvnni avx512 avx512vnni arm neon dotprod)
     file(GLOB isa_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${name}/${isa}/*.cc)
     if(isa IN_LIST PARE_ISAS)
       set_source_files_properties(${isa_sources} PROPERTIES COMPILE_OPTIONS "${PARE_ISA_FLAGS_${isa}}")

@@ -4,7 +4,7 @@
 #include "kernels/matmul.h"
 
 // What each instruction set's files export: constants only, initialised when the program is linked, so that nothing
-// compiled for an instruction set runs on a machine without it. dispatch.cc is the only reader.
+// compiled for an instruction set runs on a machine without it. Some instruction sets define only part.
 
 namespace pare::kernels {
 

@@ -30,11 +30,11 @@ std::vector<const Packing*> packings_here(DType type) {
 }
 
 std::vector<CpuFeatures> paths_here() {
-  std::vector<CpuFeatures> found;
-  for (const char* isa : {"generic", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon", "dotprod", "i8mm"}) {
-    const CpuFeatures features = features_of_isa(isa);
-    if ((machine_cpu_features() & features) == features) found.push_back(features);
-  }
+  std::vector<CpuFeatures> found{kCpuNone};
+  for (const KernelRow& row : kernel_table())
+    if ((machine_cpu_features() & row.required) == row.required &&
+        std::find(found.begin(), found.end(), row.required) == found.end())
+      found.push_back(row.required);
   return found;
 }
 

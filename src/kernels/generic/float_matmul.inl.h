@@ -86,21 +86,18 @@ PARE_INLINE void accumulate_tile(const Rows& rows, const float* x, int64_t x_str
   }
 }
 
-/// output[c][r] = folded acc[c][r].
+/// output[c][r] = folded acc[c][r], four at a time.
 template <class P, int R, int C>
 PARE_INLINE void fold_tile(const typename P::V (&acc)[C][R], float* output, int64_t output_stride) {
-  if constexpr (R % 4 == 0) {
+  constexpr int kCount = C * R;
+  float folded[kCount];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c)
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r += 4)
-        P::fold_add4(acc[c][r], acc[c][r + 1], acc[c][r + 2], acc[c][r + 3], output + c * output_stride + r);
-  } else {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c)
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) output[c * output_stride + r] = P::fold_add(acc[c][r]);
-  }
+  for (int i = 0; i + 4 <= kCount; i += 4)
+    P::fold_add4(acc[i / R][i % R], acc[(i + 1) / R][(i + 1) % R], acc[(i + 2) / R][(i + 2) % R],
+                 acc[(i + 3) / R][(i + 3) % R], folded + i);
+#pragma GCC unroll 4
+  for (int i = kCount / 4 * 4; i < kCount; ++i) folded[i] = P::fold_add(acc[i / R][i % R]);
+  for (int c = 0; c < C; ++c) std::memcpy(output + c * output_stride, folded + c * R, R * sizeof(float));
 }
 
 template <class P, int R, int C, class Rows>

@@ -1,0 +1,34 @@
+#include "kernels/tables.h"
+#include "kernels/family.h"
+
+namespace pare::kernels {
+namespace {
+
+// Best first.
+const KernelRow kProducts[] = {
+    {DType::kF32, kCpuNone, &generic::kF32},   {DType::kF16, kCpuNone, &generic::kF16},
+    {DType::kBF16, kCpuNone, &generic::kBF16}, {DType::kQ8_0, kCpuNone, &generic::kQ8_0},
+    {DType::kQ4_0, kCpuNone, &generic::kQ4_0},
+};
+
+const ElementwiseRow kElementwiseRows[] = {
+    {kCpuNone, &generic::kElementwise},
+};
+
+const KvRow kKvRows[] = {
+    {kCpuNone, &generic::kKvF16},
+    {kCpuNone, &generic::kKvF32},
+};
+
+const InputRow kInputRows[] = {
+    {kCpuNone, &kFloatInput},
+    {kCpuNone, &generic::kInt8Block},
+};
+
+const FamilyTables kTables{kProducts, kElementwiseRows, kKvRows, kInputRows};
+
+}  // namespace
+
+const FamilyTables& family_tables() { return kTables; }
+
+}  // namespace pare::kernels

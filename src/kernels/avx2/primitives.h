@@ -1,0 +1,171 @@
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/packing.h"
+
+// Primitives of 16 lanes in two AVX registers; see generic/scalar.h for what each means.
+
+#define PARE_INLINE __attribute__((always_inline)) inline
+
+namespace pare::kernels {
+namespace {
+
+struct Avx2 {
+  struct V {
+    __m256 low, high;
+  };
+
+  // 16 registers: 12 accumulators leave room for two vectors of weights and one of activations.
+  static constexpr int kTileRows = 2, kTileInputs = 3;
+  static constexpr int kBlockGroups = 1, kBlockInputs = 4;
+  static constexpr int kAttendVectors = 6, kAttendQueries = 6;
+  static constexpr int64_t kPanelInputs = 12;
+
+  static PARE_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static PARE_INLINE V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static PARE_INLINE V load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static PARE_INLINE void store(float* p, V v) { _mm256_storeu_ps(p, v.low), _mm256_storeu_ps(p + 8, v.high); }
+  static PARE_INLINE __m128i half_vector(const std::byte* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
+  static PARE_INLINE V load_f16(const std::byte* p) {
+    return {_mm256_cvtph_ps(half_vector(p)), _mm256_cvtph_ps(half_vector(p + 16))};
+  }
+  static PARE_INLINE __m256 from_bf16(__m128i halves) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  }
+  static PARE_INLINE V load_bf16(const std::byte* p) {
+    return {from_bf16(half_vector(p)), from_bf16(half_vector(p + 16))};
+  }
+  static PARE_INLINE V add(V a, V b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+  static PARE_INLINE V sub(V a, V b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+  static PARE_INLINE V mul(V a, V b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+  static PARE_INLINE V div(V a, V b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+  static PARE_INLINE V fma(V a, V b, V c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static PARE_INLINE V max(V a, V b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+  static PARE_INLINE V min(V a, V b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
+  static PARE_INLINE V keep_first(V v, int64_t n, V other) {
+    const __m256i count = _mm256_set1_epi32(static_cast<int>(n > 16 ? 16 : n));
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i low = _mm256_cmpgt_epi32(count, lane);
+    const __m256i high = _mm256_cmpgt_epi32(count, _mm256_add_epi32(lane, _mm256_set1_epi32(8)));
+    return {_mm256_blendv_ps(other.low, v.low, _mm256_castsi256_ps(low)),
+            _mm256_blendv_ps(other.high, v.high, _mm256_castsi256_ps(high))};
+  }
+  static PARE_INLINE __m256 scale_exponent(__m256 v, __m256 t) {
+    const __m256i n = _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_set1_epi32(0x4b400000));
+    const __m256i half = _mm256_srai_epi32(n, 1), bias = _mm256_set1_epi32(127);
+    const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(v, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+  }
+  static PARE_INLINE V scale_exponent(V v, V t) {
+    return {scale_exponent(v.low, t.low), scale_exponent(v.high, t.high)};
+  }
+  static PARE_INLINE float fold_add(V v) {
+    const __m256 eight = _mm256_add_ps(v.low, v.high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static PARE_INLINE float fold_max(V v) {
+    const __m256 eight = _mm256_max_ps(v.low, v.high);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+  /// Folds of four vectors at once: each step adds the halves of two vectors side by side.
+  static PARE_INLINE void fold_add4(V a, V b, V c, V d, float* to) {
+    const __m256 a8 = _mm256_add_ps(a.low, a.high), b8 = _mm256_add_ps(b.low, b.high);
+    const __m256 c8 = _mm256_add_ps(c.low, c.high), d8 = _mm256_add_ps(d.low, d.high);
+    const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x20), _mm256_permute2f128_ps(a8, b8, 0x31));
+    const __m256 cd = _mm256_add_ps(_mm256_permute2f128_ps(c8, d8, 0x20), _mm256_permute2f128_ps(c8, d8, 0x31));
+    // 128-bit halves: (a, b) and (c, d), 4 lanes each; then 2 lanes of a, c | b, d.
+    const __m256 acbd = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    const __m256 one = _mm256_add_ps(acbd, _mm256_movehdup_ps(acbd));  // a . c . | b . d .
+    const __m128 ac = _mm256_castps256_ps128(one), bd = _mm256_extractf128_ps(one, 1);
+    const __m128 abcd = _mm_shuffle_ps(ac, bd, 0x88);  // a c b d
+    _mm_storeu_ps(to, _mm_shuffle_ps(abcd, abcd, 0xd8));
+  }
+};
+
+/// 16 int32 lanes and their exact conversion.
+struct Avx2Sums {
+  __m256i low, high;
+  PARE_INLINE Avx2::V floats() const { return {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)}; }
+};
+
+PARE_INLINE __m256i load_codes(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+PARE_INLINE __m256i broadcast4(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, 4);
+  return _mm256_set1_epi32(four);
+}
+
+/// Products by vpmaddubsw, which multiplies unsigned by signed bytes and adds pairs in int16 with saturation: |w| times
+/// x with w's sign. |w| <= 128 and |x| <= 127, so a pair is at most 2 * 128 * 127 = 32512 < 32767 and never saturates.
+struct Avx2Q8 {
+  using P = Avx2;
+  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
+  using Acc = Avx2Sums;
+  struct Weights {
+    __m256i low, high, magnitude_low, magnitude_high;
+  };
+  static PARE_INLINE Acc begin() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) {
+    const __m256i offset = _mm256_set1_epi8(-128);
+    const __m256i low = _mm256_xor_si256(load_codes(codes + 64 * step), offset);
+    const __m256i high = _mm256_xor_si256(load_codes(codes + 64 * step + 32), offset);
+    return {low, high, _mm256_abs_epi8(low), _mm256_abs_epi8(high)};
+  }
+  static PARE_INLINE __m256i dot(__m256i acc, __m256i w, __m256i magnitude, __m256i x) {
+    const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
+    const __m256i x = broadcast4(codes + 4 * step);
+    acc.low = dot(acc.low, w.low, w.magnitude_low, x);
+    acc.high = dot(acc.high, w.high, w.magnitude_high, x);
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) { return acc.floats(); }
+};
+
+/// Codes 0..15 are unsigned as they are; the 8 that each is above its value is taken off at the end of the block. A
+/// pair is at most 2 * 15 * 127 = 3810, and a block adds 8 of them in a lane: 30480 < 32767, so int16 holds the whole
+/// block.
+struct Avx2Q4 {
+  using P = Avx2;
+  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
+  using Acc = Avx2Sums;  // 32 lanes of int16
+  struct Weights {
+    __m256i low[2], high[2];  // columns 4 step .. + 3 and 16 more
+  };
+  static PARE_INLINE Acc begin() { return Avx2Q8::begin(); }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i low = load_codes(codes + 64 * step), high = load_codes(codes + 64 * step + 32);
+    return {{_mm256_and_si256(low, nibble), _mm256_and_si256(_mm256_srli_epi16(low, 4), nibble)},
+            {_mm256_and_si256(high, nibble), _mm256_and_si256(_mm256_srli_epi16(high, 4), nibble)}};
+  }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
+    const __m256i first = broadcast4(codes + 4 * step), second = broadcast4(codes + 16 + 4 * step);
+    acc.low = _mm256_add_epi16(acc.low, _mm256_maddubs_epi16(w.low[0], first));
+    acc.high = _mm256_add_epi16(acc.high, _mm256_maddubs_epi16(w.high[0], first));
+    acc.low = _mm256_add_epi16(acc.low, _mm256_maddubs_epi16(w.low[1], second));
+    acc.high = _mm256_add_epi16(acc.high, _mm256_maddubs_epi16(w.high[1], second));
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) {
+    const __m256i one = _mm256_set1_epi16(1), above = _mm256_set1_epi32(8 * x.sum);
+    return Avx2Sums{_mm256_sub_epi32(_mm256_madd_epi16(acc.low, one), above),
+                    _mm256_sub_epi32(_mm256_madd_epi16(acc.high, one), above)}
+        .floats();
+  }
+};
+
+}  // namespace
+}  // namespace pare::kernels

@@ -1,0 +1,40 @@
+#pragma once
+#include <span>
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+
+// The dispatch tables of one family of machines, best first; the last row of each serves every machine. x86/tables.cc
+// and arm/tables.cc are the only places that name instruction sets.
+
+namespace pare::kernels {
+
+struct ElementwiseRow {
+  CpuFeatures required;
+  const Elementwise* functions;
+};
+
+struct KvRow {
+  CpuFeatures required;
+  const KvFormat* format;
+};
+
+struct InputRow {
+  CpuFeatures required;
+  const InputFormatInfo* info;
+};
+
+struct FamilyTables {
+  std::span<const KernelRow> products;
+  std::span<const ElementwiseRow> elementwise;
+  std::span<const KvRow> kv;
+  std::span<const InputRow> inputs;
+};
+
+const FamilyTables& family_tables();
+
+/// InputFormat::kFloat, which needs no preparation.
+extern const InputFormatInfo kFloatInput;
+
+}  // namespace pare::kernels
