@@ -61,8 +61,12 @@ void print_table(const Redundancy& redundancy, Common& common) {
   table.column("MLP").column("", Table::Align::kLeft);
   table.column("block").column("", Table::Align::kLeft);
   table.column("negligible attention").column("largest").column("10th");
-  const auto number = [](const std::optional<double>& v) { return v ? fmt::format("{:.3g}", *v) : std::string("none"); };
-  const auto bar = [&](const std::optional<double>& v) { return v ? style.bar(span.fraction(*v), width) : std::string(); };
+  const auto number = [](const std::optional<double>& v) {
+    return v ? fmt::format("{:.3g}", *v) : std::string("none");
+  };
+  const auto bar = [&](const std::optional<double>& v) {
+    return v ? style.bar(span.fraction(*v), width) : std::string();
+  };
   for (size_t i = 0; i < redundancy.layers.size(); ++i) {
     const LayerImportance& layer = redundancy.layers[i];
     table.row({std::to_string(i), number(layer.attention), style.cyan(bar(layer.attention)), number(layer.mlp),

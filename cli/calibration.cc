@@ -38,8 +38,9 @@ size_t first_invalid_utf8(std::string_view text) {
 
 void add_calibration_options(CLI::App* command, CalibrationArguments& arguments) {
   command
-      ->add_option("--calibration", arguments.source,
-                   "Text to measure on: a file, 'self' (the model writes it), or - (default: stories that come with pare)")
+      ->add_option(
+          "--calibration", arguments.source,
+          "Text to measure on: a file, 'self' (the model writes it), or - (default: stories that come with pare)")
       ->type_name("FILE|self");
   command->add_option("--tokens", arguments.tokens, "Calibration tokens to use at most")
       ->type_name("N")

@@ -9,6 +9,9 @@ namespace pare::cli {
 void add_inspect_command(CLI::App& app, Common& common);
 void add_tokenize_command(CLI::App& app, Common& common);
 void add_run_command(CLI::App& app, Common& common);
+void add_analyze_command(CLI::App& app, Common& common);
+void add_drop_command(CLI::App& app, Common& common);
+void add_eval_command(CLI::App& app, Common& common);
 void add_quantize_command(CLI::App& app, Common& common);
 void add_bench_command(CLI::App& app, Common& common);
 void add_completion_command(CLI::App& app, Common& common);
@@ -19,9 +22,10 @@ struct CommandRow {
 };
 
 inline constexpr CommandRow kCommands[] = {
-    {"Look at a model", add_inspect_command},     {"Look at a model", add_tokenize_command},
-    {"Make it smaller", add_quantize_command},    {"Use it and measure it", add_run_command},
-     {"Help", add_completion_command},
+    {"Look at a model", add_inspect_command},    {"Look at a model", add_tokenize_command},
+    {"Look at a model", add_analyze_command},    {"Make it smaller", add_drop_command},
+    {"Make it smaller", add_quantize_command},   {"Use it and measure it", add_run_command},
+    {"Use it and measure it", add_eval_command}, {"Help", add_completion_command},
 };
 
 }  // namespace pare::cli

@@ -57,20 +57,25 @@ int32_t first_token(const TokenizerData& tokenizer, const ModelConfig& config, u
 
 }  // namespace
 
-std::vector<std::vector<int32_t>> calibration_windows(const Tokenizer& tokenizer, std::string_view text,
-                                                      const CalibrationOptions& options, const Model& model) {
-  const int64_t window = window_tokens(options, model);
-  const auto enough = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / window) * window);
+std::vector<int32_t> joined_documents(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens) {
   std::vector<int32_t> ids;
-  while (!text.empty() && ids.size() < enough) {
+  while (!text.empty() && static_cast<int64_t>(ids.size()) < max_tokens) {
     const std::string_view document = trim(next_document(text));
     if (document.empty()) continue;
     const std::vector<int32_t> encoded = tokenizer.encode(document, {.add_special = false, .parse_special = false});
     ids.insert(ids.end(), encoded.begin(), encoded.end());
     if (tokenizer.data().eos) ids.push_back(*tokenizer.data().eos);
   }
+  ids.resize(std::min(ids.size(), static_cast<size_t>(max_tokens)));
+  return ids;
+}
+
+std::vector<std::vector<int32_t>> calibration_windows(const Tokenizer& tokenizer, std::string_view text,
+                                                      const CalibrationOptions& options, const Model& model) {
+  const int64_t window = window_tokens(options, model);
+  const std::vector<int32_t> ids =
+      joined_documents(tokenizer, text, std::max<int64_t>(1, options.max_tokens / window) * window);
   if (ids.size() < 2) fail("the calibration text is too short: it has {} tokens", ids.size());
-  ids.resize(std::min(ids.size(), enough));
   std::vector<std::vector<int32_t>> windows;
   if (static_cast<int64_t>(ids.size()) < window) return {ids};
   for (auto at = ids.begin(); ids.end() - at >= window; at += window) windows.emplace_back(at, at + window);

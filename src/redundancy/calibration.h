@@ -18,6 +18,10 @@ struct CalibrationOptions {
   int64_t max_tokens = 65536;  // in all; at least one window is made
 };
 
+/// A text's documents (separated by the line <|endoftext|>), each followed by the end token, with no beginning token;
+/// at most max_tokens tokens.
+std::vector<int32_t> joined_documents(const Tokenizer& tokenizer, std::string_view text, int64_t max_tokens);
+
 /// Calibration text in windows as LLM-Drop cuts it: documents (separated by the line <|endoftext|> in the text) each
 /// followed by the end token, no beginning token, cut into full windows; a text shorter than one window is one window.
 /// Throws Error if the text holds fewer than two tokens.
