@@ -3,7 +3,9 @@
 # hold what a whole family shares, with no flags of their own.
 set(PARE_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(PARE_ISA_FLAGS_avxvnni ${PARE_ISA_FLAGS_avx2} -mavxvnni)
-set(PARE_ISA_FLAGS_avx512 ${PARE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+# g++ 12 takes its own AVX-512 intrinsics for reads of uninitialised values (GCC bug 105593).
+set(PARE_ISA_FLAGS_avx512 ${PARE_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 set(PARE_ISA_FLAGS_avx512vnni ${PARE_ISA_FLAGS_avx512} -mavx512vnni)
 set(PARE_ISA_FLAGS_dotprod -march=armv8.2-a+dotprod)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

@@ -4,29 +4,42 @@
 namespace pare::kernels {
 namespace {
 
-// Best first.
 const KernelRow kProducts[] = {
-    {DType::kF32, kCpuAvx2, &avx2::kF32},      {DType::kF16, kCpuAvx2, &avx2::kF16},
-    {DType::kBF16, kCpuAvx2, &avx2::kBF16},    {DType::kQ8_0, kCpuAvx2, &avx2::kQ8_0},
-    {DType::kQ4_0, kCpuAvx2, &avx2::kQ4_0},    {DType::kF32, kCpuNone, &generic::kF32},
-    {DType::kF16, kCpuNone, &generic::kF16},   {DType::kBF16, kCpuNone, &generic::kBF16},
-    {DType::kQ8_0, kCpuNone, &generic::kQ8_0}, {DType::kQ4_0, kCpuNone, &generic::kQ4_0},
+    {DType::kQ8_0, kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kQ8_0},
+    {DType::kQ4_0, kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kQ4_0},
+    {DType::kF32, kCpuAvx512, &avx512::kF32},
+    {DType::kF16, kCpuAvx512, &avx512::kF16},
+    {DType::kBF16, kCpuAvx512, &avx512::kBF16},
+    {DType::kQ8_0, kCpuAvx512, &avx512::kQ8_0},
+    {DType::kQ4_0, kCpuAvx512, &avx512::kQ4_0},
+    {DType::kQ8_0, kCpuAvx2 | kCpuAvxVnni, &avxvnni::kQ8_0},
+    {DType::kQ4_0, kCpuAvx2 | kCpuAvxVnni, &avxvnni::kQ4_0},
+    {DType::kF32, kCpuAvx2, &avx2::kF32},
+    {DType::kF16, kCpuAvx2, &avx2::kF16},
+    {DType::kBF16, kCpuAvx2, &avx2::kBF16},
+    {DType::kQ8_0, kCpuAvx2, &avx2::kQ8_0},
+    {DType::kQ4_0, kCpuAvx2, &avx2::kQ4_0},
+    {DType::kF32, kCpuNone, &generic::kF32},
+    {DType::kF16, kCpuNone, &generic::kF16},
+    {DType::kBF16, kCpuNone, &generic::kBF16},
+    {DType::kQ8_0, kCpuNone, &generic::kQ8_0},
+    {DType::kQ4_0, kCpuNone, &generic::kQ4_0},
 };
 
 const ElementwiseRow kElementwiseRows[] = {
+    {kCpuAvx512, &avx512::kElementwise},
     {kCpuAvx2, &avx2::kElementwise},
     {kCpuNone, &generic::kElementwise},
 };
 
 const KvRow kKvRows[] = {
-    {kCpuAvx2, &avx2::kKvF16},
-    {kCpuAvx2, &avx2::kKvF32},
-    {kCpuNone, &generic::kKvF16},
-    {kCpuNone, &generic::kKvF32},
+    {kCpuAvx512, &avx512::kKvF16}, {kCpuAvx512, &avx512::kKvF32}, {kCpuAvx2, &avx2::kKvF16},
+    {kCpuAvx2, &avx2::kKvF32},     {kCpuNone, &generic::kKvF16},  {kCpuNone, &generic::kKvF32},
 };
 
 const InputRow kInputRows[] = {
     {kCpuNone, &kFloatInput},
+    {kCpuAvx512, &avx512::kInt8Block},
     {kCpuAvx2, &avx2::kInt8Block},
     {kCpuNone, &generic::kInt8Block},
 };

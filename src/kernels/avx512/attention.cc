@@ -1,0 +1,11 @@
+#include "kernels/avx512/primitives.h"
+// The primitives come first.
+#include "kernels/generic/attention.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels::avx512 {
+
+constinit const KvFormat kKvF32 = kv_format_of<Avx512, KvF32>();
+constinit const KvFormat kKvF16 = kv_format_of<Avx512, KvF16>();
+
+}  // namespace pare::kernels::avx512

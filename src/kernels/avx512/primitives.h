@@ -1,0 +1,138 @@
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/packing.h"
+
+// Primitives of 16 lanes in one AVX-512 register (F, BW, DQ, VL); see generic/scalar.h for what each means.
+
+#define PARE_INLINE __attribute__((always_inline)) inline
+
+namespace pare::kernels {
+namespace {
+
+struct Avx512 {
+  using V = __m512;
+
+  // 32 registers: 24 accumulators leave room for four vectors of weights and one of activations.
+  static constexpr int kTileRows = 4, kTileInputs = 6;
+  static constexpr int kBlockGroups = 2, kBlockInputs = 6;
+  static constexpr int kAttendVectors = 24, kAttendQueries = 12;
+  static constexpr int64_t kPanelInputs = 24;
+
+  static PARE_INLINE V set1(float x) { return _mm512_set1_ps(x); }
+  static PARE_INLINE V zero() { return _mm512_setzero_ps(); }
+  static PARE_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+  static PARE_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+  static PARE_INLINE __m256i half_vector(const std::byte* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static PARE_INLINE V load_f16(const std::byte* p) { return _mm512_cvtph_ps(half_vector(p)); }
+  static PARE_INLINE V load_bf16(const std::byte* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half_vector(p)), 16));
+  }
+  static PARE_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
+  static PARE_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+  static PARE_INLINE V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+  static PARE_INLINE V div(V a, V b) { return _mm512_div_ps(a, b); }
+  static PARE_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  static PARE_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
+  static PARE_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
+  static PARE_INLINE V keep_first(V v, int64_t n, V other) {
+    const uint32_t bits = n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1;
+    return _mm512_mask_mov_ps(other, static_cast<__mmask16>(bits), v);
+  }
+  static PARE_INLINE V scale_exponent(V v, V t) {
+    const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(0x4b400000));
+    const __m512i half = _mm512_srai_epi32(n, 1), bias = _mm512_set1_epi32(127);
+    const __m512i first = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
+    const __m512i second = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(n, half), bias), 23);
+    return _mm512_mul_ps(_mm512_mul_ps(v, _mm512_castsi512_ps(first)), _mm512_castsi512_ps(second));
+  }
+  static PARE_INLINE __m256 upper(V v) { return _mm512_extractf32x8_ps(v, 1); }
+  static PARE_INLINE float fold_add(V v) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), upper(v));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static PARE_INLINE float fold_max(V v) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), upper(v));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+  /// Folds of four vectors at once: each step adds the halves of two vectors side by side.
+  static PARE_INLINE void fold_add4(V a, V b, V c, V d, float* to) {
+    const V ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const V cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    // 128-bit quarters: a, a, b, b; the evens and odds of both give a, b, c, d of 4 lanes each.
+    const V abcd = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const V two = _mm512_add_ps(abcd, _mm512_permute_ps(abcd, 0x4e));
+    const V one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, one)));
+  }
+};
+
+PARE_INLINE __m512i load_codes(const std::byte* p) { return _mm512_loadu_si512(p); }
+PARE_INLINE __m512i broadcast4(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, 4);
+  return _mm512_set1_epi32(four);
+}
+
+/// As in avx2/primitives.h: |w| times x with w's sign, pairs at most 32512. There is no vpsignb: x is negated under a
+/// mask (where w is 0 its magnitude is, too).
+struct Avx512Q8 {
+  using P = Avx512;
+  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
+  using Acc = __m512i;
+  struct Weights {
+    __m512i magnitude;
+    __mmask64 negative;
+  };
+  static PARE_INLINE Acc begin() { return _mm512_setzero_si512(); }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) {
+    const __m512i w = _mm512_xor_si512(load_codes(codes + 64 * step), _mm512_set1_epi8(-128));
+    return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};
+  }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
+    const __m512i x = broadcast4(codes + 4 * step);
+    const __m512i signed_x = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
+    const __m512i pairs = _mm512_maddubs_epi16(w.magnitude, signed_x);
+    acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) { return _mm512_cvtepi32_ps(acc); }
+};
+
+struct NibblePair {
+  __m512i first, second;  // columns 4 step .. + 3 and 16 more
+};
+PARE_INLINE NibblePair load_nibbles(const std::byte* codes, int step) {
+  const __m512i nibble = _mm512_set1_epi8(15), w = load_codes(codes + 64 * step);
+  return {_mm512_and_si512(w, nibble), _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble)};
+}
+
+/// As in avx2/primitives.h: a block's pairs sum to at most 30480 in int16.
+struct Avx512Q4 {
+  using P = Avx512;
+  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
+  using Acc = __m512i;
+  using Weights = NibblePair;
+  static PARE_INLINE Acc begin() { return _mm512_setzero_si512(); }
+  static PARE_INLINE Weights load(const std::byte* codes, int step) { return load_nibbles(codes, step); }
+  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
+    acc = _mm512_add_epi16(acc, _mm512_maddubs_epi16(w.first, broadcast4(codes + 4 * step)));
+    acc = _mm512_add_epi16(acc, _mm512_maddubs_epi16(w.second, broadcast4(codes + 16 + 4 * step)));
+  }
+  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) {
+    const __m512i sum = _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(8 * x.sum)));
+  }
+};
+
+}  // namespace
+}  // namespace pare::kernels
