@@ -32,13 +32,14 @@ class IndexListener : public JsonListener {
 
   void begin(const JsonPlace& place, bool array) override {
     const size_t depth = place.keys.size();
-    if (depth == 0 && array) fail("{}: an array, expected an object with \"weight_map\"", where_);
+    if (depth == 0 && array) not_an_object();
     if (depth == 0 || place.keys[0] != "weight_map") return;
     if (depth > 1 || array) fail("{}: weight_map: expected an object of file names", where_);
     found_ = true;
   }
   void scalar(const JsonPlace& place, const JsonScalar& value) override {
-    if (place.keys.empty() || place.keys[0] != "weight_map") return;
+    if (place.keys.empty()) not_an_object();
+    if (place.keys[0] != "weight_map") return;
     const auto* shard = std::get_if<std::string_view>(&value);
     if (place.keys.size() != 2 || !shard) fail("{}: weight_map: expected an object of file names", where_);
     if (!is_plain_file_name(*shard)) {
@@ -54,6 +55,8 @@ class IndexListener : public JsonListener {
   std::map<std::string, std::string> map;
 
  private:
+  [[noreturn]] void not_an_object() const { fail("{}: expected an object with \"weight_map\"", where_); }
+
   std::string_view where_;
   bool found_ = false;
 };
