@@ -3,6 +3,7 @@
 function(pare_embed target file function)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/embedded/${function}.cc)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  set(file ${CMAKE_CURRENT_SOURCE_DIR}/${file})
   file(READ ${file} text)
   file(SIZE ${file} size)
   set(content "#include <string_view>\n\nnamespace pare {\nstd::string_view ${function}();\n")
