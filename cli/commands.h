@@ -22,10 +22,14 @@ struct CommandRow {
 };
 
 inline constexpr CommandRow kCommands[] = {
-    {"Look at a model", add_inspect_command},    {"Look at a model", add_tokenize_command},
-    {"Look at a model", add_analyze_command},    {"Make it smaller", add_drop_command},
-    {"Make it smaller", add_quantize_command},   {"Use it and measure it", add_run_command},
-    {"Use it and measure it", add_eval_command}, {"Help", add_completion_command},
+    {"Look at a model", add_inspect_command},
+    {"Look at a model", add_tokenize_command},
+    {"Look at a model", add_analyze_command},
+    {"Make it smaller", add_drop_command},
+    {"Make it smaller", add_quantize_command},
+    {"Use it and measure it", add_run_command},
+    {"Use it and measure it", add_eval_command},
+    {"Help", add_completion_command},
 };
 
 }  // namespace pare::cli

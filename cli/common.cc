@@ -28,6 +28,16 @@ std::string footer(const std::vector<std::string>& examples) {
   return out;
 }
 
+/// A line "Name:   123 kB" of a file in /proc, in bytes; 0 if it is not there.
+int64_t proc_bytes(const char* file, std::string_view name) {
+  std::ifstream lines(file);
+  std::string line;
+  while (std::getline(lines, line)) {
+    if (line.starts_with(name)) return std::strtoll(line.c_str() + name.size(), nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
 /// Throws what a failed write to standard output means.
 [[noreturn]] void output_failed(int why) {
   if (why == EPIPE) throw OutputClosed();
@@ -174,14 +184,9 @@ std::string read_stdin(Common& common, size_t max_bytes) {
   }
 }
 
-int64_t peak_memory() {
-  std::ifstream status("/proc/self/status");
-  std::string line;
-  while (std::getline(status, line)) {
-    if (line.starts_with("VmHWM:")) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
-  }
-  return 0;
-}
+int64_t peak_memory() { return proc_bytes("/proc/self/status", "VmHWM:"); }
+
+int64_t available_memory() { return proc_bytes("/proc/meminfo", "MemAvailable:"); }
 
 void handle_signals() {
   // One chance to stop cleanly: the handler is gone after the first signal. Without SA_RESTART a blocked read returns.

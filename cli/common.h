@@ -101,6 +101,9 @@ std::string read_stdin(Common& common, size_t max_bytes = size_t{1} << 30);
 /// Peak resident memory of this process so far, in bytes; 0 where the system does not say.
 int64_t peak_memory();
 
+/// Memory that can still be taken without swapping, in bytes; 0 where the system does not say.
+int64_t available_memory();
+
 /// Catches Ctrl-C and termination; ignores SIGPIPE, since writes report it.
 void handle_signals();
 
