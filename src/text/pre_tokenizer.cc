@@ -8,8 +8,6 @@
 namespace pare {
 namespace {
 
-using Kind = PreTokenizerStep::Kind;
-
 // Each step is a level of recursion.
 constexpr size_t kMaxSteps = 32;
 
@@ -63,14 +61,20 @@ class Joiner {
 
 PreTokenizer::PreTokenizer(std::span<const PreTokenizerStep> steps) {
   if (steps.size() > kMaxSteps) fail("a pre-tokenizer of {} steps, expected at most {}", steps.size(), kMaxSteps);
+  bool bytes = false;
   for (const PreTokenizerStep& step : steps) {
-    if (step.kind == Kind::kByteLevel) {
-      if (byte_level_ != SIZE_MAX) fail("a pre-tokenizer with two ByteLevel steps");
-      byte_level_ = steps_.size();
+    ends_in_characters_ = bytes;
+    switch (step.kind) {
+      case PreTokenizerStep::Kind::kSplit: steps_.push_back({Step::Kind::kSplit, step, Regex(step.pattern)}); break;
+      case PreTokenizerStep::Kind::kMetaspace: steps_.push_back({Step::Kind::kMetaspace, step, {}}); break;
+      case PreTokenizerStep::Kind::kByteLevel:
+        if (bytes) fail("a pre-tokenizer with two ByteLevel steps");
+        bytes = true;
+        if (step.prefix == PrefixSpace::kAlways) steps_.push_back({Step::Kind::kPrefix, step, {}});
+        if (step.split_words) steps_.push_back({Step::Kind::kSplit, {}, Regex(kGpt2Pattern)});
+        steps_.push_back({Step::Kind::kBytes, step, {}});
+        break;
     }
-    Step& made = steps_.emplace_back();
-    made.step = step;
-    if (step.kind == Kind::kSplit) made.pattern.emplace(step.pattern);
   }
 }
 
@@ -84,26 +88,21 @@ void PreTokenizer::Run::split(std::string_view text, bool first, Word word) { ne
 
 void PreTokenizer::Run::next(size_t step, Piece piece, Word word) {
   if (piece.text.empty()) return;
-  if (step < owner_.steps_.size()) return apply(step, piece, word);
-  // Steps after the byte level saw its characters; the word is the bytes they stand for.
-  const bool mapped = owner_.byte_level_ != SIZE_MAX && owner_.byte_level_ + 1 < owner_.steps_.size();
-  if (mapped) {
-    word(bytes_of_piece(piece.text).value_or(""));
-  } else {
-    word(piece.text);
+  if (step == owner_.steps_.size()) {
+    // Steps after ByteLevel saw its characters; the word is the bytes they stand for.
+    if (owner_.ends_in_characters_) return word(bytes_of_piece(piece.text).value_or(std::string(piece.text)));
+    return word(piece.text);
   }
-}
-
-void PreTokenizer::Run::apply(size_t step, Piece piece, Word word) {
-  switch (owner_.steps_[step].step.kind) {
-    case Kind::kSplit: return split_step(step, piece, word);
-    case Kind::kByteLevel: return byte_level_step(step, piece, word);
-    case Kind::kMetaspace: return metaspace_step(step, piece, word);
+  switch (owner_.steps_[step].kind) {
+    case Step::Kind::kSplit: return split_step(step, piece, word);
+    case Step::Kind::kMetaspace: return metaspace_step(step, piece, word);
+    case Step::Kind::kPrefix: return prefix_step(step, piece, word);
+    case Step::Kind::kBytes: return bytes_step(step, piece, word);
   }
 }
 
 void PreTokenizer::Run::split_step(size_t step, Piece piece, Word word) {
-  const PreTokenizerStep& rule = owner_.steps_[step].step;
+  const PreTokenizerStep& rule = owner_.steps_[step].rule;
   Joiner joiner(rule.behavior, [&](size_t begin, size_t end) {
     next(step + 1, {piece.text.substr(begin, end - begin), piece.first && begin == 0}, word);
   });
@@ -117,24 +116,21 @@ void PreTokenizer::Run::split_step(size_t step, Piece piece, Word word) {
   joiner.finish();
 }
 
-void PreTokenizer::Run::byte_level_step(size_t step, Piece piece, Word word) {
-  const bool prefix = owner_.steps_[step].step.prefix == PrefixSpace::kAlways && !piece.text.starts_with(' ');
-  std::string changed;
-  if (prefix) {
-    changed = " ";
-    changed += piece.text;
-    piece.text = changed;
-  }
-  std::string mapped;
-  if (step + 1 < owner_.steps_.size()) {
-    mapped = byte_level_text(piece.text);
-    piece.text = mapped;
-  }
-  next(step + 1, piece, word);
+void PreTokenizer::Run::prefix_step(size_t step, Piece piece, Word word) {
+  if (piece.text.starts_with(' ')) return next(step + 1, piece, word);
+  const std::string prefixed = ' ' + std::string(piece.text);
+  next(step + 1, {prefixed, piece.first}, word);
+}
+
+void PreTokenizer::Run::bytes_step(size_t step, Piece piece, Word word) {
+  // With nothing to come the characters would only be turned back.
+  if (!owner_.ends_in_characters_) return next(step + 1, piece, word);
+  const std::string characters = byte_level_text(piece.text);
+  next(step + 1, {characters, piece.first}, word);
 }
 
 void PreTokenizer::Run::metaspace_step(size_t step, Piece piece, Word word) {
-  const PreTokenizerStep& rule = owner_.steps_[step].step;
+  const PreTokenizerStep& rule = owner_.steps_[step].rule;
   std::string changed;
   const bool starts = piece.text.starts_with(' ') || piece.text.starts_with(kSpaceSymbol);
   if (!starts && (rule.prefix == PrefixSpace::kAlways || (rule.prefix == PrefixSpace::kFirst && piece.first))) {

@@ -36,11 +36,11 @@ class PreTokenizer {
       std::string_view text;
       bool first;
     };
-    void apply(size_t step, Piece piece, Word word);
+    void next(size_t step, Piece piece, Word word);
     void split_step(size_t step, Piece piece, Word word);
     void metaspace_step(size_t step, Piece piece, Word word);
-    void byte_level_step(size_t step, Piece piece, Word word);
-    void next(size_t step, Piece piece, Word word);
+    void prefix_step(size_t step, Piece piece, Word word);
+    void bytes_step(size_t step, Piece piece, Word word);
 
     const PreTokenizer& owner_;
     std::vector<std::optional<Regex::Matcher>> matchers_;  // by step
@@ -48,11 +48,12 @@ class PreTokenizer {
 
  private:
   struct Step {
-    PreTokenizerStep step;
+    enum class Kind : uint8_t { kSplit, kPrefix, kBytes, kMetaspace } kind;
+    PreTokenizerStep rule;
     std::optional<Regex> pattern;
   };
   std::vector<Step> steps_;
-  size_t byte_level_ = SIZE_MAX;  // the step that turns bytes into characters
+  bool ends_in_characters_ = false;  // steps after ByteLevel work on its characters
 };
 
 }  // namespace pare

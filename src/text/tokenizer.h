@@ -48,8 +48,9 @@ enum class PrefixSpace : uint8_t { kNever, kFirst, kAlways };
 struct PreTokenizerStep {
   enum class Kind : uint8_t {
     kSplit,      // at the matches of pattern (a regular expression in Oniguruma's syntax)
-    kByteLevel,  // bytes become characters; prefix kAlways puts a space before text that starts with none
-    kMetaspace,  // spaces become U+2581, one is put first as prefix says; split_words cuts before each
+    kByteLevel,  // prefix kAlways puts a space before text that starts with none, split_words cuts by GPT-2's pattern,
+                 // then bytes become characters
+    kMetaspace,  // spaces become U+2581, one is put first as prefix says, split_words cuts before each
   };
   Kind kind = Kind::kSplit;
   std::string pattern;
