@@ -27,12 +27,15 @@ inline void relax() {
 
 }  // namespace
 
+// Which loop is on, whether it may still be joined, and how many workers have joined it, in one word: so a worker that
+// the system did not run in time finds the loop closed and nobody waits for it.
+constexpr uint64_t kJoined = (uint64_t{1} << 15) - 1, kOpen = uint64_t{1} << 15, kNextLoop = uint64_t{1} << 16;
+
 struct ThreadPool::State {
   // Each field that several threads write has a cache line of its own, or every claim of a range would stall the
   // others.
   alignas(64) std::atomic<int64_t> next{0};
-  alignas(64) std::atomic<int> running{0};
-  alignas(64) std::atomic<uint64_t> generation{0};
+  alignas(64) std::atomic<uint64_t> loop{0};
   alignas(64) FunctionRef<void(int64_t, int64_t, int)>* body = nullptr;
   int64_t count = 0, grain = 1;
   std::atomic<bool> stop{false};
@@ -56,32 +59,57 @@ struct ThreadPool::State {
     }
   }
 
+  /// Waits until another loop than `seen` is on.
+  void await_other(uint64_t seen) {
+    for (int spins = 0; spins < kSpins; ++spins) {
+      if (loop.load(std::memory_order_acquire) / kNextLoop != seen) return;
+      relax();
+    }
+    std::unique_lock lock(mutex);
+    sleeping.fetch_add(1);
+    wake.wait(lock, [&] { return loop.load() / kNextLoop != seen; });
+    sleeping.fetch_sub(1);
+  }
+
+  bool join() {
+    uint64_t now = loop.load(std::memory_order_acquire);
+    while (now & kOpen) {
+      if (loop.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) return true;
+    }
+    return false;
+  }
+
   void serve(int worker) {
     uint64_t seen = 0;
     while (true) {
-      int spins = 0;
-      while (generation.load(std::memory_order_acquire) == seen && spins < kSpins) {
-        relax();
-        ++spins;
-      }
-      if (generation.load(std::memory_order_acquire) == seen) {
-        std::unique_lock lock(mutex);
-        sleeping.fetch_add(1);
-        wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
-        sleeping.fetch_sub(1);
-      }
-      seen = generation.load(std::memory_order_acquire);
+      await_other(seen);
       if (stop.load()) return;
-      work(worker);
-      running.fetch_sub(1, std::memory_order_release);
+      // The loop joined may be a later one than that which woke this worker; it is the one whose body is in place.
+      if (join()) {
+        seen = loop.load(std::memory_order_acquire) / kNextLoop;
+        work(worker);
+        loop.fetch_sub(1, std::memory_order_release);
+      } else {
+        seen = loop.load(std::memory_order_acquire) / kNextLoop;
+      }
     }
   }
 
   void announce() {
-    generation.fetch_add(1);  // sequentially consistent with `sleeping`: a worker either sees it or is seen asleep
+    // Sequentially consistent with `sleeping`: a worker either sees the new loop or is seen asleep.
+    loop.store((loop.load() / kNextLoop + 1) * kNextLoop | kOpen);
     if (sleeping.load() > 0) {
       const std::lock_guard lock(mutex);
       wake.notify_all();
+    }
+  }
+
+  void close() {
+    loop.fetch_and(~kOpen, std::memory_order_acq_rel);
+    int spins = 0;
+    while (loop.load(std::memory_order_acquire) & kJoined) {
+      relax();
+      if (++spins > kSpins) std::this_thread::yield();  // more threads than cores: let the one with the last range run
     }
   }
 };
@@ -113,15 +141,9 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
   state.grain = grain;
   state.error = nullptr;
   state.next.store(0, std::memory_order_relaxed);
-  state.running.store(static_cast<int>(state.threads.size()), std::memory_order_relaxed);
   state.announce();
   state.work(0);
-  int spins = 0;
-  while (state.running.load(std::memory_order_acquire) != 0) {
-    relax();
-    // More threads than cores: let the one that holds the last range run.
-    if (++spins > kSpins) std::this_thread::yield();
-  }
+  state.close();
   if (state.error) std::rethrow_exception(state.error);
 }
 

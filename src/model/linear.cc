@@ -12,6 +12,14 @@ constexpr int64_t kSlicesPerThread = 4;
 
 }  // namespace
 
+void for_tasks(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t, int)> body) {
+  if (work < kParallelWork) {
+    if (count > 0) body(0, count, 0);
+  } else {
+    pool.parallel_for(count, 1, body);
+  }
+}
+
 void for_rows(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t)> body) {
   if (work < kParallelWork || count < 2) {
     body(0, count);
@@ -52,7 +60,7 @@ void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> pro
   };
   constexpr size_t kMaxProducts = 4;
   Part parts[kMaxProducts];
-  int64_t weight_rows = 0, tasks = 0;
+  int64_t weight_rows = 0, tasks = 0, work = 0;
   for (const Product& product : products) weight_rows += product.linear->outputs();
   const int64_t wanted = std::max<int64_t>(1, weight_rows / (pool.size() * kSlicesPerThread));
   for (size_t i = 0; i < products.size(); ++i) {
@@ -67,8 +75,9 @@ void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> pro
                 slice,
                 tasks};
     tasks += (weight.rows + slice - 1) / slice;
+    work += weight.rows * weight.columns * input.rows();
   }
-  pool.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int) {
+  for_tasks(pool, tasks, work, [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) {
       size_t i = products.size() - 1;
       while (parts[i].first > task) --i;

@@ -281,7 +281,11 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   const int64_t scratch = kernels::attend_scratch(tile_rows * group, config.head_dim);
   w.reserve_scratch(pool_.size(), scratch);
   // Later tiles see more tokens; handing out the longest first keeps threads busy to the end.
-  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+  int64_t work = 0;
+  for (const Chunk::Tile& tile : chunk.tiles) {
+    work += tile.count * q_width * cache.length(chunk.batch.sequence[static_cast<size_t>(tile.first)], index);
+  }
+  for_tasks(pool_, tasks, work, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t task = begin; task < end; ++task) {
       const auto at = static_cast<int64_t>(chunk.tiles.size()) - 1 - task / config.kv_heads;
       const Chunk::Tile& tile = chunk.tiles[static_cast<size_t>(at)];
