@@ -50,8 +50,11 @@ struct Product {
 /// Runs products that share an input as one parallel loop over slices of their rows.
 void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> products);
 
-/// Calls body(begin, end) over `count` rows, in parallel when `work` (values touched in all) is worth waking threads
-/// for.
+/// ThreadPool::parallel_for, but on this thread alone where `work` (values touched in all) is not worth sharing.
+void for_tasks(ThreadPool& pool, int64_t count, int64_t work,
+               FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
+
+/// Calls body(begin, end) over `count` rows of `work` values in all, in parallel where that pays.
 void for_rows(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t begin, int64_t end)> body);
 
 }  // namespace pare
