@@ -1,0 +1,18 @@
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "text/json_parts.h"
+#include "text/tokenizer.h"
+
+namespace pare {
+
+/// What tokenizer_config.json says: bos, eos, unknown and padding tokens, add_bos_token, add_eos_token, chat_template.
+void add_tokenizer_config(const JsonTree& config, TokenizerData& data, std::string_view where);
+/// The tokens of special_tokens_map.json, as far as they are not known yet.
+void add_special_tokens_map(const JsonTree& map, TokenizerData& data, std::string_view where);
+/// bos_token_id and eos_token_id of generation_config.json or config.json: every eos ends generation.
+void add_generation_config(const JsonTree& config, TokenizerData& data, std::string_view where);
+void add_end_of_generation(TokenizerData& data, int32_t id);
+
+}  // namespace pare
