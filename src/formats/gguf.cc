@@ -234,7 +234,7 @@ TensorEntry read_tensor_entry(Reader& reader, uint64_t alignment) {
   }
   const std::optional<int64_t> bytes = checked_bytes(entry.type, dims);
   if (!bytes) {
-    fail("{}: tensor {} has dimensions {}, whose product overflows", reader.file(), quote_name(entry.name),
+    fail("{}: tensor {} has dimensions {}, whose size overflows", reader.file(), quote_name(entry.name),
          fmt::join(dims, " x "));
   }
   entry.shape = Shape(dims);

@@ -138,7 +138,7 @@ class HeaderListener : public JsonListener {
       if (const auto count = checked_count(entry_.shape)) bytes = bytes_of(*count, foreign->bits);
     }
     if (!bytes) {
-      fail("{}: tensor {}: dimensions {} of {}: their product overflows or ends within a byte", file_,
+      fail("{}: tensor {}: dimensions {} of {}: their size overflows or ends within a byte", file_,
            quote_name(tensor.name), fmt::join(entry_.shape, " x "), entry_.dtype);
     }
     return *bytes;
@@ -148,7 +148,8 @@ class HeaderListener : public JsonListener {
     SafetensorsTensor tensor;
     tensor.name = place.keys[0];
     if (tensor.name.empty() || !is_printable(tensor.name)) {
-      fail("{}: tensor name {}: expected UTF-8 without control characters", file_, quote_name(tensor.name));
+      fail("{}: tensor name {}: expected one or more characters, none a control character", file_,
+           quote_name(tensor.name));
     }
     if (!entry_.has_dtype || !entry_.has_shape || !entry_.has_offsets) {
       fail("{}: tensor {}: {} is missing", file_, quote_name(tensor.name),

@@ -156,9 +156,9 @@ TEST(GgufMalformed, Dimensions) {
 TEST(GgufMalformed, SizesThatOverflow) {
   const uint64_t square = uint64_t{1} << 32;
   EXPECT_THAT(refusal(one_tensor({square, square}, 0, 0, 4)),
-              HasSubstr("tensor 't' has dimensions 4294967296 x 4294967296, whose product overflows"));
+              HasSubstr("tensor 't' has dimensions 4294967296 x 4294967296, whose size overflows"));
   // 2^62 values: the count fits 63 bits, four bytes each do not.
-  EXPECT_THAT(refusal(one_tensor({uint64_t{1} << 62}, 0, 0, 4)), HasSubstr("whose product overflows"));
+  EXPECT_THAT(refusal(one_tensor({uint64_t{1} << 62}, 0, 0, 4)), HasSubstr("whose size overflows"));
   // In 64 bits the sum of offset and size wraps to something small.
   EXPECT_THAT(
       refusal(one_tensor({1}, 0, 0xffffffffffffffe0u, 4)),

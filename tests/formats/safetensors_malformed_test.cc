@@ -88,7 +88,7 @@ TEST(SafetensorsMalformed, Entries) {
               HasSubstr("a value at 't' / 'more'"));
   EXPECT_THAT(refusal(R"({"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4), HasSubstr("tensor name ''"));
   EXPECT_THAT(refusal("{\"a\\u001b[0m\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4),
-              HasSubstr("tensor name 'a\\x1b[0m': expected UTF-8 without control characters"));
+              HasSubstr("tensor name 'a\\x1b[0m': expected one or more characters, none a control character"));
 }
 
 TEST(SafetensorsMalformed, Metadata) {
@@ -124,16 +124,16 @@ TEST(SafetensorsMalformed, Shapes) {
   }
   EXPECT_THAT(shape("[1,1,1,1,1,1]"), HasSubstr("tensor 't': more than 5 dimensions"));
   EXPECT_THAT(shape("[4294967296,4294967296]"),
-              HasSubstr("tensor 't': dimensions 4294967296 x 4294967296 of F32: their product overflows"));
-  EXPECT_THAT(shape("[4611686018427387904]"), HasSubstr("their product overflows"));
+              HasSubstr("tensor 't': dimensions 4294967296 x 4294967296 of F32: their size overflows"));
+  EXPECT_THAT(shape("[4611686018427387904]"), HasSubstr("their size overflows"));
   EXPECT_THAT(shape("[2]"), HasSubstr("tensor 't': data_offsets 0 to 4, expected 8 bytes for F32 of shape [2]"));
 }
 
 TEST(SafetensorsMalformed, ForeignShapes) {
   EXPECT_THAT(refusal(entry(R"("dtype":"I64","shape":[2305843009213693952],"data_offsets":[0,8])"), 8),
-              HasSubstr("of I64: their product overflows"));
+              HasSubstr("of I64: their size overflows"));
   EXPECT_THAT(refusal(entry(R"("dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,8])"), 8),
-              HasSubstr("of U8: their product overflows"));
+              HasSubstr("of U8: their size overflows"));
   EXPECT_THAT(refusal(entry(R"("dtype":"F4","shape":[3],"data_offsets":[0,2])"), 2),
               HasSubstr("or ends within a byte"));
   EXPECT_THAT(refusal(entry(R"("dtype":"F6_E2M3","shape":[4],"data_offsets":[0,4])"), 4),

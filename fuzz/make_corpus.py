@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Writes the hand-made part of fuzz/corpus/gguf and fuzz/corpus/safetensors: well-formed files, and one for each way to lie.
+
+    fuzz/make_corpus.py
+
+What fuzzing found stands beside them under names of its own.
+"""
+
+import json
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
+PACK = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
+
+
+def text(value):
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def scalar(kind, value):
+    return text(value) if kind == STRING else struct.pack("<" + PACK[kind], value)
+
+
+def key(name, kind, value):
+    return text(name) + struct.pack("<I", kind) + scalar(kind, value)
+
+
+def array(name, kind, values, length=None):
+    head = struct.pack("<IIQ", ARRAY, kind, len(values) if length is None else length)
+    return text(name) + head + b"".join(scalar(kind, value) for value in values)
+
+
+def tensor(name, dims, kind, offset):
+    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def gguf(keys=(), tensors=(), data=b"", version=3, key_count=None, tensor_count=None, alignment=32):
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors) if tensor_count is None else tensor_count,
+                                 len(keys) if key_count is None else key_count)
+    body = head + b"".join(keys) + b"".join(tensors)
+    return body + bytes(-len(body) % alignment) + data if data else body
+
+
+def gguf_files():
+    every = [key(f"k{kind}", kind, "é" if kind == STRING else 1) for kind in [*PACK, STRING]]
+    arrays = [array(f"a{kind}", kind, ["x", ""] if kind == STRING else [1, 0]) for kind in [*PACK, STRING]]
+    five = [tensor("f32", [3, 2], 0, 0), tensor("f16", [5], 1, 32), tensor("bf16", [2, 1, 1, 2], 30, 64),
+            tensor("q8_0", [32], 8, 96), tensor("q4_0", [32, 2], 2, 160)]
+    whole = gguf(every, five, bytes(range(196)))
+    yield "valid_empty", gguf()
+    yield "valid_every_scalar", gguf(every)
+    yield "valid_every_array", gguf(arrays)
+    yield "valid_every_type", whole
+    yield "valid_version_2", gguf(every, five, bytes(196), version=2)
+    yield "valid_alignment_64", gguf([key("general.alignment", U32, 64)], [tensor("t", [1], 0, 64)], bytes(68), alignment=64)
+    yield "valid_scalar_tensor", gguf((), [tensor("t", [], 0, 0)], bytes(4))
+    yield "valid_large_u64", gguf([key("k", U64, 2**64 - 1), array("a", U64, [2**64 - 1])])
+    yield "empty_file", b""
+    yield "magic_cut", b"GGU"
+    yield "magic_old", b"ggml" + bytes(32)
+    yield "version_1", gguf(version=1)
+    yield "version_big_endian", gguf(version=0x03000000)
+    yield "truncated_in_data", whole[:-1]
+    yield "truncated_in_tensor_entry", whole[:400]
+    yield "truncated_in_value", gguf(every)[:-1]
+    yield "tensor_count_2_63", gguf(tensor_count=2**63)
+    yield "key_count_2_63", gguf(key_count=2**63)
+    yield "key_length_2_63", gguf(key_count=1) + struct.pack("<Q", 2**63) + bytes(16)
+    yield "key_empty", gguf([key("", U64, 1)])
+    yield "key_control_characters", gguf([key("a\x1b[31m", U8, 1)])
+    yield "key_not_utf8", gguf([key(b"\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80", U8, 1)])
+    yield "key_utf8_of_every_length", gguf([key("aé€🙂", U8, 1)])
+    yield "key_twice", gguf([key("k", U8, 1), key("k", U8, 2)])
+    yield "value_type_unknown", gguf([text("k") + struct.pack("<I", 13)], key_count=1) + bytes(8)
+    yield "value_string_length_2_64", gguf([text("k") + struct.pack("<IQ", STRING, 2**64 - 1)])
+    yield "value_bool_of_2", gguf([text("k") + struct.pack("<IB", BOOL, 2)])
+    yield "array_of_arrays", gguf([text("k") + struct.pack("<IIQ", ARRAY, ARRAY, 1) + bytes(16)])
+    yield "array_length_2_63", gguf([array("k", U32, [1], length=2**63)])
+    yield "array_length_wraps_bytes", gguf([array("k", U32, [1], length=2**62 + 1)])
+    yield "array_strings_2_60", gguf([array("k", STRING, ["a"], length=2**60)])
+    yield "array_bool_of_255", gguf([text("k") + struct.pack("<IIQB", ARRAY, BOOL, 1, 255)])
+    for alignment in (0, 12, 2**31):
+        yield f"alignment_{alignment}", gguf([key("general.alignment", U32, alignment)], [tensor("t", [1], 0, 0)], bytes(64))
+    yield "alignment_string", gguf([key("general.alignment", STRING, "32")])
+    yield "split_model", gguf([key("split.count", U16, 3)])
+    yield "split_count_negative", gguf([key("split.count", I16, -1)])
+    yield "tensor_name_empty", gguf((), [tensor("", [1], 0, 0)], bytes(4))
+    yield "tensor_name_65_bytes", gguf((), [tensor("n" * 65, [1], 0, 0)], bytes(4))
+    yield "tensor_twice", gguf((), [tensor("t", [1], 0, 0), tensor("t", [1], 0, 32)], bytes(64))
+    yield "tensor_rank_5", gguf((), [tensor("t", [1] * 5, 0, 0)], bytes(4))
+    yield "tensor_rank_2_32", gguf((), [text("t") + struct.pack("<I", 2**32 - 1) + bytes(40)])
+    yield "tensor_dimension_0", gguf((), [tensor("t", [2, 0], 0, 0)], bytes(4))
+    yield "tensor_dimension_2_63", gguf((), [tensor("t", [2**63], 0, 0)], bytes(4))
+    yield "tensor_product_overflows", gguf((), [tensor("t", [2**32, 2**32], 0, 0)], bytes(4))
+    yield "tensor_bytes_overflow", gguf((), [tensor("t", [2**62], 0, 0)], bytes(4))
+    yield "tensor_type_q4_k", gguf((), [tensor("t", [256], 12, 0)], bytes(144))
+    yield "tensor_type_unknown", gguf((), [tensor("t", [1], 4711, 0)], bytes(4))
+    yield "tensor_row_no_whole_block", gguf((), [tensor("t", [33, 32], 8, 0)], bytes(1122))
+    yield "tensor_offset_unaligned", gguf((), [tensor("t", [1], 0, 4)], bytes(8))
+    yield "tensor_offset_wraps", gguf((), [tensor("t", [16], 0, 2**64 - 32)], bytes(64))
+    yield "tensor_past_end", gguf((), [tensor("t", [3], 0, 0)], bytes(8))
+    yield "tensors_overlap", gguf((), [tensor("a", [9], 0, 0), tensor("b", [2], 0, 32)], bytes(64))
+
+
+def safetensors(header, data=b"", length=None):
+    raw = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+def entry(dtype="F32", shape=(1,), begin=0, end=4):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def safetensors_files():
+    types = {"a": entry("F32", [2], 0, 8), "b": entry("F16", [1, 3], 8, 14), "c": entry("BF16", [], 14, 16),
+             "d": entry("I64", [1], 16, 24), "e": entry("F4", [2], 24, 25), "f": entry("F32", [0, 3], 25, 25)}
+    whole = safetensors({"__metadata__": {"format": "pt"}, **types}, bytes(range(25)))
+    yield "valid_empty", safetensors("{}")
+    yield "valid_every_kind", whole
+    yield "valid_padded_header", safetensors('{"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}    ', bytes(4))
+    yield "valid_offsets_backwards", safetensors({"b": entry(begin=4, end=8), "a": entry()}, bytes(8))
+    yield "empty_file", b""
+    yield "size_cut", b"\2\0\0"
+    yield "size_past_end", safetensors("{}", length=3)
+    yield "size_2_64", safetensors("{}", length=2**64 - 1)
+    yield "size_over_limit", safetensors("{}", length=100_000_001)
+    yield "truncated_in_data", whole[:-1]
+    yield "truncated_in_header", whole[:60]
+    yield "data_left_over", whole + b"x"
+    yield "header_array", safetensors("[]")
+    yield "header_space_first", safetensors(" {}")
+    yield "header_not_json", safetensors('{"a"')
+    yield "header_not_utf8", safetensors(b'{"a\xff":1}')
+    yield "header_deep", safetensors('{"a":' * 300)
+    yield "header_number_too_large", safetensors('{"a":{"shape":[1e999]}}')
+    yield "key_twice", safetensors('{"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"t":1}', bytes(4))
+    yield "metadata_number", safetensors({"__metadata__": {"a": 1}})
+    yield "metadata_array", safetensors({"__metadata__": []})
+    yield "entry_null", safetensors({"t": None})
+    yield "entry_without_shape", safetensors({"t": {"dtype": "F32", "data_offsets": [0, 4]}}, bytes(4))
+    yield "entry_unknown_member", safetensors({"t": {**entry(), "more": True}}, bytes(4))
+    yield "name_empty", safetensors({"": entry()}, bytes(4))
+    yield "name_control_characters", safetensors({"a\x1b[0m": entry()}, bytes(4))
+    yield "dtype_unknown", safetensors({"t": entry("F33")}, bytes(4))
+    yield "dtype_number", safetensors({"t": entry(32)}, bytes(4))
+    yield "shape_negative", safetensors({"t": entry(shape=[-1])}, bytes(4))
+    yield "shape_fraction", safetensors({"t": entry(shape=[1.0])}, bytes(4))
+    yield "shape_2_64", safetensors({"t": entry(shape=[2**64])}, bytes(4))
+    yield "shape_nested", safetensors({"t": entry(shape=[[1]])}, bytes(4))
+    yield "shape_rank_6", safetensors({"t": entry(shape=[1] * 6)}, bytes(4))
+    yield "shape_overflows", safetensors({"t": entry(shape=[2**32, 2**32])}, bytes(4))
+    yield "shape_overflows_foreign", safetensors({"t": entry("I64", [2**61], 0, 8)}, bytes(8))
+    yield "shape_ends_within_byte", safetensors({"t": entry("F4", [3], 0, 2)}, bytes(2))
+    yield "offsets_three", safetensors({"t": {**entry(), "data_offsets": [0, 4, 8]}}, bytes(4))
+    yield "offsets_one", safetensors({"t": {**entry(), "data_offsets": [0]}}, bytes(4))
+    yield "offsets_negative", safetensors({"t": entry(end=-4)}, bytes(4))
+    yield "offsets_wrap", safetensors({"t": entry(begin=2**64 - 4, end=0)}, bytes(4))
+    yield "offsets_other_size", safetensors({"t": entry(end=8)}, bytes(8))
+    yield "tensors_overlap", safetensors({"a": entry(shape=[2], end=8), "b": entry(begin=4, end=8)}, bytes(8))
+    yield "hole_first", safetensors({"t": entry(begin=4, end=8)}, bytes(8))
+    yield "hole_between", safetensors({"a": entry(), "b": entry(begin=8, end=12)}, bytes(12))
+    for name, index in {
+        "valid": {"metadata": {"total_size": 4, "more": [[{}]]}, "weight_map": {"a": "model-1.safetensors"}},
+        "empty": {"weight_map": {}},
+        "without_map": {"metadata": None},
+        "map_is_array": {"weight_map": ["a"]},
+        "map_nested": {"weight_map": {"a": {"b": "c"}}},
+        "shard_is_number": {"weight_map": {"a": 1}},
+        "shard_leaves_folder": {"weight_map": {"a": "../x.safetensors"}},
+        "shard_is_parent": {"weight_map": {"a": ".."}},
+    }.items():
+        yield f"index_{name}.json", json.dumps(index).encode()
+    yield "index_key_twice.json", b'{"weight_map":{"a":"x","a":"y"}}'
+    yield "index_deep.json", b'{"x":' + b"[" * 300
+
+
+def main():
+    for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files())):
+        (CORPUS / folder).mkdir(parents=True, exist_ok=True)
+        for name, content in files:
+            suffix = "" if "." in name else "." + folder
+            (CORPUS / folder / (name + suffix)).write_bytes(content)
+
+
+main()
