@@ -2,6 +2,7 @@
 #include <span>
 
 #include "kernels/attention.h"
+#include "kernels/ceilings.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 
@@ -25,11 +26,23 @@ struct InputRow {
   const InputFormatInfo* info;
 };
 
+struct FloatLoopsRow {
+  CpuFeatures required;
+  const FloatLoops* loops;
+};
+
+struct Int8LoopsRow {
+  CpuFeatures required;
+  const Int8Loops* loops;
+};
+
 struct FamilyTables {
   std::span<const KernelRow> products;
   std::span<const ElementwiseRow> elementwise;
   std::span<const KvRow> kv;
   std::span<const InputRow> inputs;
+  std::span<const FloatLoopsRow> float_loops;
+  std::span<const Int8LoopsRow> int8_loops;
 };
 
 const FamilyTables& family_tables();

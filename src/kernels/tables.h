@@ -1,5 +1,6 @@
 #pragma once
 #include "kernels/attention.h"
+#include "kernels/ceilings.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 
@@ -14,6 +15,8 @@ namespace pare::kernels {
   extern const InputFormatInfo kInt8Block;              \
   extern const Elementwise kElementwise;                \
   extern const KvFormat kKvF32, kKvF16;                 \
+  extern const FloatLoops kFloatLoops;                  \
+  extern const Int8Loops kInt8Loops;                    \
   }
 
 PARE_DECLARE_KERNELS(generic)

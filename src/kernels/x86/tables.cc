@@ -44,7 +44,21 @@ const InputRow kInputRows[] = {
     {kCpuNone, &generic::kInt8Block},
 };
 
-const FamilyTables kTables{kProducts, kElementwiseRows, kKvRows, kInputRows};
+const FloatLoopsRow kFloatLoopsRows[] = {
+    {kCpuAvx512, &avx512::kFloatLoops},
+    {kCpuAvx2, &avx2::kFloatLoops},
+    {kCpuNone, &generic::kFloatLoops},
+};
+
+const Int8LoopsRow kInt8LoopsRows[] = {
+    {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kInt8Loops},
+    {kCpuAvx512, &avx512::kInt8Loops},
+    {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kInt8Loops},
+    {kCpuAvx2, &avx2::kInt8Loops},
+    {kCpuNone, &generic::kInt8Loops},
+};
+
+const FamilyTables kTables{kProducts, kElementwiseRows, kKvRows, kInputRows, kFloatLoopsRows, kInt8LoopsRows};
 
 }  // namespace
 

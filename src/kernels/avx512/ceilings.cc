@@ -1,0 +1,28 @@
+#include "kernels/avx512/primitives.h"
+// The primitives come first.
+#include "kernels/generic/ceilings.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels {
+namespace {
+
+/// The sequence that stands for a dot product without VNNI.
+struct Avx512Dot {
+  using V = __m512i;
+  static constexpr int kLanes = 64;
+  static PARE_INLINE V set1(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+  static PARE_INLINE V dot(V sum, V a, V b) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+  }
+  static PARE_INLINE void hide(V& v) { asm volatile("" : "+v"(v)); }
+  static PARE_INLINE int32_t first(V v) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
+};
+
+}  // namespace
+
+namespace avx512 {
+constinit const FloatLoops kFloatLoops = float_loops<Avx512, 12>();
+constinit const Int8Loops kInt8Loops = int8_loops<Avx512Dot, 8>();
+}  // namespace avx512
+
+}  // namespace pare::kernels

@@ -1,0 +1,94 @@
+#include "kernels/ceilings.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "kernels/family.h"
+
+namespace pare::kernels {
+namespace {
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+const FloatLoops& float_loops(CpuFeatures features) {
+  for (const auto& row : family_tables().float_loops)
+    if ((features & row.required) == row.required) return *row.loops;
+  return *family_tables().float_loops.back().loops;
+}
+
+const Int8Loops& int8_loops(CpuFeatures features) {
+  for (const auto& row : family_tables().int8_loops)
+    if ((features & row.required) == row.required) return *row.loops;
+  return *family_tables().int8_loops.back().loops;
+}
+
+/// Operations a second of `loop` on every thread at once: the best of three, each long enough to let the clock settle.
+double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operations) {
+  volatile double sink = 0;
+  int64_t rounds = 1024;
+  for (double spent = 0; spent < 2e-3; rounds *= 2) {
+    const double start = seconds();
+    sink = sink + loop(rounds);
+    spent = seconds() - start;
+  }
+  rounds *= 2;
+  double best = 0;
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    const double start = seconds();
+    pool.parallel_for(pool.size(), 1, [&](int64_t, int64_t, int) {
+      volatile double own = loop(rounds);
+      (void)own;
+    });
+    best = std::max(best, static_cast<double>(rounds * operations) * pool.size() / (seconds() - start));
+  }
+  return best;
+}
+
+constexpr int kParts = 8;  // a thread, so that a late one does not hold up the rest
+
+}  // namespace
+
+ReadCeiling::ReadCeiling(ThreadPool& pool, size_t bytes)
+    : pool_(pool), memory_(std::max<size_t>(bytes, size_t{8} << 20)) {
+  // Threads touch the parts first, so that on a machine of several memories each has some near it.
+  const auto parts = static_cast<int64_t>(memory_.size() >> 20);
+  pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
+    std::memset(memory_.data() + (begin << 20), 0, static_cast<size_t>(end - begin) << 20);
+  });
+}
+
+double ReadCeiling::measure() {
+  const FloatLoops& loops = float_loops(cpu_features());
+  const int64_t parts = int64_t{kParts} * pool_.size(),
+                part = static_cast<int64_t>(memory_.size()) / parts / 4096 * 4096;
+  double best = 0;
+  for (int streams : {1, 2, 4, 8})
+    for (int64_t ahead : {0, 512, 1024, 2048, 4096}) {
+      const double start = seconds();
+      pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          volatile float sink = loops.read(memory_.data() + i * part, part, streams, ahead);
+          (void)sink;
+        }
+      });
+      best = std::max(best, static_cast<double>(part * parts) / (seconds() - start));
+    }
+  return best;
+}
+
+double measure_read_bandwidth(ThreadPool& pool, size_t bytes) { return ReadCeiling(pool, bytes).measure(); }
+
+double measure_fma_rate(ThreadPool& pool, CpuFeatures features) {
+  const FloatLoops& loops = float_loops(features);
+  return rate(
+      pool, [&](int64_t rounds) { return static_cast<double>(loops.multiply_add(rounds)); }, loops.multiply_adds);
+}
+
+double measure_int8_rate(ThreadPool& pool, CpuFeatures features) {
+  const Int8Loops& loops = int8_loops(features);
+  return rate(
+      pool, [&](int64_t rounds) { return static_cast<double>(loops.multiply(rounds)); }, loops.multiplies);
+}
+
+}  // namespace pare::kernels
