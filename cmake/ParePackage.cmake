@@ -1,7 +1,6 @@
 # What `make install` and `make deb` put where.
 include(GNUInstallDirs)
 set(data ${CMAKE_INSTALL_DATADIR})
-install(DIRECTORY data/ DESTINATION ${data}/pare OPTIONAL)
 install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 
