@@ -21,6 +21,7 @@ static_assert(std::endian::native == std::endian::little, "numbers are copied fr
 constexpr uint64_t kLeastKeyBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kLeastTensorBytes = 8 + 1 + 4 + 4 + 8;
 constexpr uint64_t kLeastStringBytes = 8;
+constexpr uint64_t kMostKeys = 100'000;  // files have some fifty; an entry takes more memory than bytes
 // The specification asks for a multiple of 8; past 16 MiB an alignment only makes a small file large.
 constexpr uint32_t kLeastAlignment = 8;
 constexpr uint32_t kLargestAlignment = 1u << 24;
@@ -323,6 +324,7 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, const std::string& na
   const uint64_t tensor_count = reader.count(kLeastTensorBytes);
   reader.expect("the number of keys");
   const uint64_t key_count = reader.count(kLeastKeyBytes);
+  if (key_count > kMostKeys) fail("{}: {} keys, expected at most {}", name, key_count, kMostKeys);
   file.metadata = read_metadata(reader, key_count);
   refuse_splits(file.metadata);
   file.alignment = read_alignment(file.metadata);

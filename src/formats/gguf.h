@@ -95,5 +95,7 @@ struct GgufTensorToWrite {
 /// Writes a GGUF v3 file (alignment 32) to `out`, which the caller commits. Throws Error (disk full; a producer that
 /// gave more or fewer bytes than the type and shape need).
 void write_gguf(OutputFile& out, const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors);
+/// How long that file would be. Asks no producer for bytes.
+uint64_t gguf_bytes(const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors);
 
 }  // namespace pare

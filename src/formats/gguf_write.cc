@@ -14,18 +14,18 @@ namespace {
 // llama.cpp keeps 64 bytes for a name, the last of them 0.
 constexpr size_t kLongestNameLlamaCppReads = kGgufMaxTensorNameBytes - 1;
 
-/// Gathers the header in pieces for the file, whose own buffer makes small writes cheap.
+/// Gathers the header in memory, so that its size is known without a file.
 class HeaderWriter {
  public:
-  explicit HeaderWriter(OutputFile& out) : out_(out) {}
+  const std::string& bytes() const { return bytes_; }
 
   template <class T>
   void number(T value) {
-    out_.write(std::as_bytes(std::span(&value, 1)));
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
   }
   void text(std::string_view value) {
     number<uint64_t>(value.size());
-    out_.write(value);
+    bytes_ += value;
   }
   template <class T>
   void scalar(const T& value) {
@@ -55,7 +55,7 @@ class HeaderWriter {
     for (const auto& element : held) scalar<T>(element);
   }
 
-  OutputFile& out_;
+  std::string bytes_;
 };
 
 /// Bytes of a tensor that can be written; Error if it cannot.
@@ -96,36 +96,52 @@ uint64_t padded(uint64_t size) {
   return (size + kGgufDefaultAlignment - 1) / kGgufDefaultAlignment * kGgufDefaultAlignment;
 }
 
-}  // namespace
+struct Layout {
+  HeaderWriter header;
+  std::vector<int64_t> sizes;  // of tensors
+  uint64_t data_bytes = 0;
+};
 
-void write_gguf(OutputFile& out, const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors) {
-  std::vector<int64_t> sizes;
+Layout lay_out(const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors) {
+  Layout layout;
   std::unordered_set<std::string_view> seen;
   for (const GgufTensorToWrite& tensor : tensors) {
-    sizes.push_back(checked_tensor_bytes(tensor));
+    layout.sizes.push_back(checked_tensor_bytes(tensor));
     if (!seen.insert(tensor.name).second) fail("writing GGUF: tensor {} stands twice", quote_name(tensor.name));
   }
-  HeaderWriter header(out);
-  out.write(std::string_view(kGgufMagic, sizeof kGgufMagic));
+  HeaderWriter& header = layout.header;
+  for (const char c : kGgufMagic) header.number(c);
   header.number<uint32_t>(3);
   header.number<uint64_t>(tensors.size());
   header.number<uint64_t>(metadata.entries().size());
   write_metadata(header, metadata);
-  uint64_t offset = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Shape& shape = tensors[i].shape;
     header.text(tensors[i].name);
     header.number<uint32_t>(static_cast<uint32_t>(shape.rank()));
     for (int axis = shape.rank(); axis-- > 0;) header.number<uint64_t>(static_cast<uint64_t>(shape[axis]));
     header.number<uint32_t>(info(tensors[i].type).gguf_id);
-    header.number<uint64_t>(offset);
-    offset += padded(static_cast<uint64_t>(sizes[i]));
+    header.number<uint64_t>(layout.data_bytes);
+    layout.data_bytes += padded(static_cast<uint64_t>(layout.sizes[i]));
   }
+  return layout;
+}
+
+}  // namespace
+
+void write_gguf(OutputFile& out, const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors) {
+  const Layout layout = lay_out(metadata, tensors);
+  out.write(layout.header.bytes());
   out.pad_to(kGgufDefaultAlignment);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    copy_produced(out, tensors[i].produce, sizes[i], "writing GGUF", tensors[i].name);
+    copy_produced(out, tensors[i].produce, layout.sizes[i], "writing GGUF", tensors[i].name);
     out.pad_to(kGgufDefaultAlignment);  // the last tensor too: readers map whole multiples
   }
+}
+
+uint64_t gguf_bytes(const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors) {
+  const Layout layout = lay_out(metadata, tensors);
+  return padded(layout.header.bytes().size()) + layout.data_bytes;
 }
 
 }  // namespace pare

@@ -30,6 +30,8 @@ constexpr std::array kForeignTypes = {
     ForeignType{"C64", 64},
 };
 
+constexpr size_t kMostMetadata = 100'000;  // an entry takes much more memory than bytes
+
 /// A tensor's entry in the header as it stands there.
 struct Entry {
   std::string dtype;
@@ -76,6 +78,7 @@ class HeaderListener : public JsonListener {
     const auto* number = std::get_if<uint64_t>(&value);
     if (place.keys.size() == 2 && in_metadata(place)) {
       if (!text) fail("{}: metadata {} is not a string", file_, quote_name(place.keys[1]));
+      if (metadata.size() == kMostMetadata) fail("{}: more than {} entries of metadata", file_, kMostMetadata);
       metadata.emplace(place.keys[1], *text);
     } else if (place.keys.size() == 2 && !place.in_array && place.keys[1] == "dtype") {
       if (!text) fail("{}: tensor {}: dtype is not a string", file_, quote_name(place.keys[0]));

@@ -68,6 +68,11 @@ TEST(GgufMalformed, Counts) {
               HasSubstr("the number of keys at byte 16: 3 is claimed, but the 41 bytes that follow hold at most 2"));
 }
 
+TEST(GgufMalformed, MoreKeysThanAnyFileHas) {
+  EXPECT_THAT(refusal(GgufBytes().header(0, 100'001).data(2'000'000)),
+              HasSubstr("100001 keys, expected at most 100000"));
+}
+
 TEST(GgufMalformed, Keys) {
   EXPECT_THAT(refusal(GgufBytes().header(0, 1).u64(kHuge).data(20)),
               HasSubstr("a key at byte 24: 9223372036854775808 bytes long, expected at most 65535"));

@@ -97,6 +97,9 @@ TEST(SafetensorsMalformed, Metadata) {
   EXPECT_THAT(refusal(R"({"__metadata__":{"shape":[]}})"), HasSubstr("an array at '__metadata__' / 'shape'"));
   EXPECT_THAT(refusal(R"({"__metadata__":[]})"), HasSubstr("an array at '__metadata__'"));
   EXPECT_THAT(refusal(R"({"__metadata__":"x"})"), HasSubstr("a value at '__metadata__'"));
+  std::string many;
+  for (int i = 0; i <= 100'000; ++i) many += (i ? ",\"" : "\"") + std::to_string(i) + "\":\"\"";
+  EXPECT_THAT(refusal("{\"__metadata__\":{" + many + "}}"), HasSubstr("more than 100000 entries of metadata"));
 }
 
 TEST(SafetensorsMalformed, Types) {
