@@ -29,6 +29,7 @@ inline constexpr CommandRow kCommands[] = {
     {"Make it smaller", add_quantize_command},
     {"Use it and measure it", add_run_command},
     {"Use it and measure it", add_eval_command},
+    {"Use it and measure it", add_bench_command},
     {"Help", add_completion_command},
 };
 

@@ -116,7 +116,11 @@ TokenCost Model::cost_per_token() const {
   each_matrix([&](const PackedWeight& weight) {
     cost.bytes += weight.bytes();
     cost.multiply_adds += weight.rows * weight.columns;
+    if (weight.packing->input != kernels::InputFormat::kFloat) cost.int8_multiply_adds += weight.rows * weight.columns;
   });
+  const PackedWeight& output = *output_.weight;
+  cost.output_multiply_adds = output.rows * output.columns;
+  cost.int8_output = output.packing->input != kernels::InputFormat::kFloat;
   return cost;
 }
 

@@ -28,6 +28,9 @@ inline constexpr int64_t kMaxChunkRows = 512;
 /// What one decoded token takes from weights (the cache comes on top): bytes read and multiply-adds done.
 struct TokenCost {
   int64_t bytes = 0, multiply_adds = 0;
+  int64_t int8_multiply_adds = 0;    // those of them that kernels do in integers
+  int64_t output_multiply_adds = 0;  // those of the output matrix: a prompt takes them once, for its last token
+  bool int8_output = false;
 };
 
 /// A model ready to run. One forward at a time; the pool must outlive it.

@@ -1,0 +1,261 @@
+// pare bench: how fast a model runs, and how near that is to what the machine can do.
+#include <algorithm>
+
+#include "base/cpu.h"
+#include "commands.h"
+#include "evaluate/speed.h"
+#include "format.h"
+#include "shapes.h"
+
+namespace pare::cli {
+namespace {
+
+struct BenchOptions {
+  std::filesystem::path model;
+  std::string shape;
+  std::optional<DType> weights;
+  std::vector<int> threads;
+  SpeedOptions speed;
+};
+
+/// What is measured: a checkpoint, or random weights of a shape.
+struct Subject {
+  std::string name;
+  std::optional<Checkpoint> checkpoint;
+  ModelConfig config;
+  DType type = DType::kQ8_0;  // of random matrices
+  std::string types;          // for people
+  int64_t parameters = 0, bytes = 0;
+};
+
+std::string type_names(const Checkpoint& checkpoint) {
+  std::vector<std::pair<int64_t, std::string>> bytes;
+  for (const auto& type : all_dtypes()) {
+    int64_t sum = 0;
+    for (const auto& weight : checkpoint.weights) sum += weight.type == type.type ? weight.bytes() : 0;
+    // Norms and biases are float in every model: what is worth naming are the matrices.
+    if (sum * 100 > checkpoint.bytes()) bytes.emplace_back(-sum, type.name);
+  }
+  std::sort(bytes.begin(), bytes.end());
+  std::string out;
+  for (const auto& entry : bytes) out += (out.empty() ? "" : ", ") + entry.second;
+  return out;
+}
+
+Subject from_shape(const BenchOptions& options) {
+  Subject subject;
+  const auto config = find_shape(options.shape);
+  if (!config) throw UsageError(fmt::format("unknown shape '{}'; known are {}", options.shape, shape_names()));
+  subject.name = options.shape;
+  subject.config = *config;
+  subject.type = options.weights.value_or(DType::kQ8_0);
+  subject.types = fmt::format("{}, random weights", info(subject.type).name);
+  for (const WeightId id : expected_weights(*config)) {
+    const int64_t count = expected_shape(*config, id)->count();
+    subject.parameters += count;
+    const DTypeInfo& stored = info(info(id.kind).matrix ? subject.type : DType::kF32);
+    subject.bytes += static_cast<int64_t>(static_cast<double>(count) * stored.bits_per_value() / 8);
+  }
+  const int64_t available = available_memory();
+  if (available > 0 && subject.bytes > available) {
+    fail("{} in {} takes {}, but only {} of memory are available", options.shape, info(subject.type).name,
+         human_bytes(subject.bytes), human_bytes(available));
+  }
+  return subject;
+}
+
+Subject from_file(const BenchOptions& options, Common& common) {
+  Subject subject;
+  subject.checkpoint = open_checkpoint(options.model);
+  if (options.weights) {
+    Plan plan;
+    plan.store.push_back({});
+    plan.store.back().type = *options.weights;
+    std::vector<std::string> notes;
+    subject.checkpoint = apply_plan(*subject.checkpoint, plan, &notes);
+    for (const auto& note : notes) common.remark("note: " + note);
+  }
+  subject.name = subject.checkpoint->name;
+  subject.config = subject.checkpoint->config;
+  subject.types = type_names(*subject.checkpoint);
+  subject.parameters = subject.checkpoint->parameters();
+  subject.bytes = subject.checkpoint->bytes();
+  return subject;
+}
+
+std::string operation(const SpeedResult& result) {
+  return fmt::format("{} {}", result.decode ? "decode" : "prefill", result.tokens);
+}
+
+/// How much of the nearer ceiling a result uses, in that ceiling's unit.
+struct Use {
+  double used = 0, ceiling = 0;
+  const char* unit = "";
+};
+
+Use use_of(const SpeedResult& result, const Ceilings& ceilings) {
+  const double speed = result.speed.median();
+  if (result.memory_bound()) return {speed * (result.weight_bytes + result.kv_bytes), ceilings.read_bytes, "B/s"};
+  const double work = result.float_multiply_adds + result.int8_multiply_adds;
+  return {speed * work, work / result.compute_seconds, "mul-add/s"};
+}
+
+void print_head(const Subject& subject, const SpeedResult& decode, Common& common) {
+  const Style& style = common.style();
+  common.print("{}  {}, {} parameters, {}\n", style.bold(printable(subject.name)), subject.types,
+               human_count(static_cast<double>(subject.parameters)), human_bytes(subject.bytes));
+  common.print("{}\n", style.dim(fmt::format(
+                           "one decoded token reads {} of weights and {} of KV cache, and takes {} multiply-adds",
+                           human_bytes(static_cast<int64_t>(decode.weight_bytes)),
+                           human_bytes(static_cast<int64_t>(decode.kv_bytes)),
+                           human_count(decode.float_multiply_adds + decode.int8_multiply_adds))));
+}
+
+std::string rate_text(double value, const char* unit) {
+  std::string text = human_count(value);
+  if (text.find(' ') == std::string::npos) text += ' ';
+  // Decimal bytes: "B" of a count would be read as bytes.
+  std::replace(text.begin(), text.end(), 'B', 'G');
+  return text + unit;
+}
+
+void print_table(const std::vector<SpeedReport>& reports, Common& common) {
+  const Style& style = common.style();
+  Table table;
+  table.column("threads").column("run", Table::Align::kLeft).column("tok/s").column("worst-best");
+  table.column("bound by", Table::Align::kLeft)
+      .column("used")
+      .column("ceiling")
+      .column("ratio")
+      .column("", Table::Align::kLeft);
+  for (const auto& report : reports) {
+    if (&report != &reports.front()) table.rule();
+    for (const auto& result : report.results) {
+      const Use use = use_of(result, report.ceilings);
+      const double ratio = result.ratio();
+      const std::string percent = fmt::format("{:.0f}%", 100 * ratio);
+      table.row({std::to_string(report.threads), operation(result), style.bold(three_digits(result.speed.median())),
+                 fmt::format("{}-{}", three_digits(result.speed.worst()), three_digits(result.speed.best())),
+                 result.memory_bound() ? "memory" : "compute", rate_text(use.used, use.unit),
+                 rate_text(use.ceiling, use.unit), ratio > 1 ? style.red(percent) : percent,
+                 style.cyan(style.bar(ratio, 16))});
+    }
+  }
+  common.print("\n{}", table.render(style));
+}
+
+Json to_json(const SpeedReport& report) {
+  Json results = Json::array();
+  for (const auto& result : report.results) {
+    results.push_back({{"run", result.decode ? "decode" : "prefill"},
+                       {"tokens", result.tokens},
+                       {"tokens_per_second", result.speed.median()},
+                       {"samples", result.speed.samples},
+                       {"weight_bytes_per_token", result.weight_bytes},
+                       {"kv_bytes_per_token", result.kv_bytes},
+                       {"float_multiply_adds_per_token", result.float_multiply_adds},
+                       {"int8_multiply_adds_per_token", result.int8_multiply_adds},
+                       {"bound_by", result.memory_bound() ? "memory" : "compute"},
+                       {"memory_ratio", result.speed.median() * result.memory_seconds},
+                       {"compute_ratio", result.speed.median() * result.compute_seconds},
+                       {"ratio", result.ratio()}});
+  }
+  const auto& ceilings = report.ceilings;
+  return {{"threads", report.threads},
+          {"valid", !report.invalid()},
+          {"ceilings",
+           {{"read_bytes_per_second", ceilings.read_bytes},
+            {"working_set_bytes", ceilings.working_set},
+            {"fma_per_second", ceilings.fma},
+            {"int8_multiply_adds_per_second", ceilings.int8 > 0 ? Json(ceilings.int8) : Json()}}},
+          {"results", std::move(results)}};
+}
+
+SpeedReport measure(const Subject& subject, int threads, const BenchOptions& options, Common& common) {
+  ThreadPool pool(threads);
+  LoadOptions load;
+  load.progress = &common.progress();
+  const auto model = subject.checkpoint ? Model::load(*subject.checkpoint, pool, load)
+                                        : Model::random(subject.config, subject.type, pool, 1);
+  return measure_speed(*model, options.speed, common.progress(), common.cancel(), peak_memory);
+}
+
+void bench(BenchOptions& options, Common& common) {
+  if (options.model.empty() == options.shape.empty()) {
+    throw UsageError("give either a MODEL or --shape NAME (see pare bench --help)");
+  }
+  if (options.threads.empty()) options.threads = {common.thread_count()};
+  const Subject subject = options.shape.empty() ? from_file(options, common) : from_shape(options);
+  std::vector<SpeedReport> reports;
+  for (const int threads : options.threads) reports.push_back(measure(subject, threads, options, common));
+  const bool invalid = std::any_of(reports.begin(), reports.end(), [](const auto& r) { return r.invalid(); });
+  // Later thread counts keep the ceilings' memory of earlier ones in the peak.
+  const int64_t peak = reports.front().peak_before_ceilings;
+  if (common.json) {
+    Json all = Json::array();
+    for (const auto& report : reports) all.push_back(to_json(report));
+    common.print_json({{"model", subject.name},
+                       {"types", subject.types},
+                       {"parameters", subject.parameters},
+                       {"bytes", subject.bytes},
+                       {"cpu", describe(cpu_features())},
+                       {"kv", info(options.speed.kv).name},
+                       {"context", options.speed.context},
+                       {"peak_memory_bytes", peak},
+                       {"valid", !invalid},
+                       {"reports", std::move(all)}});
+  } else {
+    print_head(subject, reports.front().results.back(), common);
+    print_table(reports, common);
+    common.print("\npeak memory {}; kernels for {}; medians of {}\n", human_bytes(peak), describe(cpu_features()),
+                 plural(options.speed.runs, "run"));
+  }
+  if (invalid) {
+    fail(
+        "a run was faster than a measured ceiling, so this measurement does not count: the machine was busy or changed "
+        "its speed; run it again with nothing else running, or with more --runs");
+  }
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Common& common) {
+  auto options = std::make_shared<BenchOptions>();
+  auto* command = add_command(
+      app, common, "bench", "Measure speed: tokens a second beside the ceilings of the machine",
+      {"pare bench model.gguf", "pare bench model.gguf --threads-list 1,2,4 --prompt 512 --gen 128",
+       "pare bench --shape llama-3.2-1b --weights q8_0", "pare bench model.gguf --weights q4_0 --context 4096 --json"});
+  command->add_option("MODEL", options->model, "A .gguf file or a Hugging Face folder");
+  command
+      ->add_option("--shape", options->shape, "Random weights of a published model's shape instead: " + shape_names())
+      ->type_name("NAME");
+  add_dtype_option(command, "-w,--weights", options->weights,
+                   "Measure with matrices of this type (default for shapes: q8_0)");
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 24);
+  auto& speed = options->speed;
+  command->add_option("--prompt", speed.prompts, "Lengths of prompts to measure")
+      ->type_name("N,N,...")
+      ->delimiter(',')
+      ->check(positive)
+      ->default_str("128,512");
+  command->add_option("--gen", speed.generated, "Tokens to decode in a run")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command->add_option("--context", speed.context, "Tokens in the KV cache before decoding begins")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command->add_option("--runs", speed.runs, "Runs of each, after one that does not count")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  command->add_option("--threads-list", options->threads, "Thread counts to measure (default: --threads)")
+      ->type_name("N,N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024));
+  add_kv_option(command, speed.kv);
+  on_run(command, [options, &common] { bench(*options, common); });
+}
+
+}  // namespace pare::cli

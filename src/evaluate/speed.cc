@@ -1,0 +1,203 @@
+#include "evaluate/speed.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "kernels/ceilings.h"
+
+namespace pare {
+namespace {
+
+// Beyond every cache a larger buffer reads no slower, and a ceiling must not need the model's memory twice.
+constexpr int64_t kLargestWorkingSet = int64_t{1} << 30;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// Token ids that differ, so that no run reads the same embedding row over and over.
+int32_t some_token(const ModelConfig& config, int64_t i) {
+  return static_cast<int32_t>((i * 7919 + 13) % config.vocabulary);
+}
+
+/// Multiply-adds of scores and values that a query at position `at` takes, over all layers.
+double attention_multiply_adds(const ModelConfig& config, double at) {
+  double sum = 0;
+  for (const auto& layer : config.layers) {
+    if (layer.attention) sum += 2.0 * layer.attention->heads * layer.attention->head_dim * (at + 1);
+  }
+  return sum;
+}
+
+class Bench {
+ public:
+  Bench(Model& model, const SpeedOptions& options, Progress& progress, const CancelFlag* cancel)
+      : model_(model),
+        options_(options),
+        progress_(progress),
+        cancel_(cancel),
+        cost_(model.cost_per_token()),
+        cache_(model.config(), 1, needed_context(options), options.kv),
+        logits_(static_cast<size_t>(model.config().vocabulary)) {}
+
+  SpeedReport run(int64_t (*peak_memory)());
+
+ private:
+  static int64_t needed_context(const SpeedOptions& options) {
+    int64_t most = options.context + options.generated;
+    for (const int64_t prompt : options.prompts) most = std::max(most, prompt);
+    return most;
+  }
+
+  void prefill(int64_t tokens) {
+    while (cache_.tokens(0) < tokens) {
+      throw_if_cancelled(cancel_);
+      Batch batch;
+      const int64_t first = cache_.tokens(0), last = std::min(first + kMaxChunkRows, tokens);
+      for (int64_t i = first; i < last; ++i) {
+        batch.add(some_token(model_.config(), i), 0, static_cast<int32_t>(i), i + 1 == tokens);
+      }
+      batch.sequence_length.assign(batch.tokens.size(), static_cast<int32_t>(tokens));
+      model_.forward(batch, cache_, logits_);
+    }
+  }
+
+  void decode(int64_t tokens) {
+    Batch batch;
+    for (int64_t i = 0; i < tokens; ++i) {
+      throw_if_cancelled(cancel_);
+      const int64_t at = cache_.tokens(0);
+      batch.clear();
+      batch.add(some_token(model_.config(), at), 0, static_cast<int32_t>(at), true);
+      model_.forward(batch, cache_, logits_);
+    }
+  }
+
+  /// Tokens a second of one prefill or decode.
+  double timed(const SpeedResult& what) {
+    if (what.decode) {
+      cache_.truncate(0, options_.context);
+      prefill(options_.context);
+    } else {
+      cache_.clear(0);
+    }
+    const double begin = now();
+    what.decode ? decode(what.tokens) : prefill(what.tokens);
+    return static_cast<double>(what.tokens) / (now() - begin);
+  }
+
+  void sample_ceilings(kernels::ReadCeiling& memory, Ceilings& ceilings) {
+    throw_if_cancelled(cancel_);
+    ThreadPool& pool = model_.pool();
+    ceilings.read_bytes = std::max(ceilings.read_bytes, memory.measure());
+    ceilings.fma = std::max(ceilings.fma, kernels::measure_fma_rate(pool));
+    if (cost_.int8_multiply_adds > 0) ceilings.int8 = std::max(ceilings.int8, kernels::measure_int8_rate(pool));
+  }
+
+  SpeedResult expected(bool decode, int64_t tokens) const;
+  void apply_ceilings(const Ceilings& ceilings, SpeedResult& result) const;
+
+  Model& model_;
+  const SpeedOptions& options_;
+  Progress& progress_;
+  const CancelFlag* cancel_;
+  TokenCost cost_;
+  KvCache cache_;
+  std::vector<float> logits_;
+};
+
+SpeedResult Bench::expected(bool decode, int64_t tokens) const {
+  const ModelConfig& config = model_.config();
+  const auto count = static_cast<double>(tokens);
+  SpeedResult result;
+  result.decode = decode;
+  result.tokens = tokens;
+  const double first = decode ? static_cast<double>(options_.context) : 0;
+  const double middle = first + (count - 1) / 2;  // mean position of a query
+  const double passes = decode ? count : static_cast<double>((tokens + kMaxChunkRows - 1) / kMaxChunkRows);
+  result.weight_bytes = static_cast<double>(cost_.bytes) * passes / count;
+  // Within a pass of many tokens keys and values stay in cache; counting them once a pass keeps the ceiling a ceiling.
+  const double kv_per_pass = decode ? middle + 1 : std::min(count, middle + 1);
+  result.kv_bytes = static_cast<double>(cache_.bytes_per_token()) * kv_per_pass * passes / count;
+  result.int8_multiply_adds = static_cast<double>(cost_.int8_multiply_adds);
+  result.float_multiply_adds = static_cast<double>(cost_.multiply_adds - cost_.int8_multiply_adds);
+  if (!decode) {
+    // A prompt's logits are wanted of its last token only.
+    const double output = static_cast<double>(cost_.output_multiply_adds) * (count - 1) / count;
+    (cost_.int8_output ? result.int8_multiply_adds : result.float_multiply_adds) -= output;
+  }
+  result.float_multiply_adds += attention_multiply_adds(config, middle);
+  return result;
+}
+
+void Bench::apply_ceilings(const Ceilings& ceilings, SpeedResult& result) const {
+  result.memory_seconds = (result.weight_bytes + result.kv_bytes) / ceilings.read_bytes;
+  result.compute_seconds = result.float_multiply_adds / ceilings.fma;
+  if (result.int8_multiply_adds > 0) result.compute_seconds += result.int8_multiply_adds / ceilings.int8;
+}
+
+SpeedReport Bench::run(int64_t (*peak_memory)()) {
+  SpeedReport report;
+  report.threads = model_.pool().size();
+  for (const int64_t prompt : options_.prompts) report.results.push_back(expected(false, prompt));
+  if (options_.generated > 0) report.results.push_back(expected(true, options_.generated));
+  double largest = static_cast<double>(cost_.bytes);
+  for (const auto& result : report.results) {
+    if (result.decode) largest = result.weight_bytes + result.kv_bytes;
+  }
+  report.ceilings.working_set = std::min(static_cast<int64_t>(largest), kLargestWorkingSet);
+
+  const auto steps = static_cast<int64_t>(report.results.size()) * (options_.runs + 1);
+  int64_t done = 0;
+  progress_.start(fmt::format("measuring, {} thread{}", report.threads, report.threads == 1 ? "" : "s"), "runs", steps);
+  for (const auto& result : report.results) {
+    (void)timed(result);  // the first run touches memory for the first time; it does not count
+    progress_.update(++done);
+  }
+  if (peak_memory) report.peak_before_ceilings = peak_memory();
+  kernels::ReadCeiling memory(model_.pool(), static_cast<size_t>(report.ceilings.working_set));
+  sample_ceilings(memory, report.ceilings);
+  for (int run = 0; run < options_.runs; ++run) {
+    for (auto& result : report.results) {
+      result.speed.samples.push_back(timed(result));
+      progress_.update(++done);
+    }
+    sample_ceilings(memory, report.ceilings);
+  }
+  progress_.finish();
+  for (auto& result : report.results) apply_ceilings(report.ceilings, result);
+  return report;
+}
+
+}  // namespace
+
+double SpeedSamples::median() const {
+  if (samples.empty()) return 0;
+  auto sorted = samples;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t half = sorted.size() / 2;
+  return sorted.size() % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+double SpeedSamples::best() const { return samples.empty() ? 0 : *std::max_element(samples.begin(), samples.end()); }
+double SpeedSamples::worst() const { return samples.empty() ? 0 : *std::min_element(samples.begin(), samples.end()); }
+
+double SpeedResult::ratio() const { return speed.median() * std::max(memory_seconds, compute_seconds); }
+
+bool SpeedReport::invalid() const {
+  return std::any_of(results.begin(), results.end(), [](const SpeedResult& r) { return r.ratio() > 1; });
+}
+
+SpeedReport measure_speed(Model& model, const SpeedOptions& options, Progress& progress, const CancelFlag* cancel,
+                          int64_t (*peak_memory)()) {
+  if (options.prompts.empty() && options.generated <= 0) fail("nothing to measure: no prompt and no generated tokens");
+  for (const int64_t prompt : options.prompts) {
+    if (prompt < 1) fail("a prompt of {} tokens: expected at least 1", prompt);
+  }
+  if (options.runs < 1 || options.context < 0 || options.generated < 0) {
+    fail("{} runs of {} tokens after {}: expected at least 1 run and no negative length", options.runs,
+         options.generated, options.context);
+  }
+  return Bench(model, options, progress, cancel).run(peak_memory);
+}
+
+}  // namespace pare

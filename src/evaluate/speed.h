@@ -1,0 +1,66 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/progress.h"
+#include "model/model.h"
+
+namespace pare {
+
+struct SpeedOptions {
+  std::vector<int64_t> prompts = {128, 512};  // tokens of each prefill measured
+  int64_t generated = 64;                     // tokens of a decode run, 0 = none
+  int64_t context = 0;                        // tokens in the cache before decode begins
+  int runs = 5;
+  DType kv = DType::kF16;
+};
+
+/// Tokens a second of repeated runs.
+struct SpeedSamples {
+  std::vector<double> samples;
+  double median() const;
+  double best() const;
+  double worst() const;
+};
+
+/// One prefill or decode, and how near it comes to what the machine can do.
+struct SpeedResult {
+  bool decode = false;
+  int64_t tokens = 0;  // of a run
+  SpeedSamples speed;
+  // What one token costs on average over the run.
+  double weight_bytes = 0, kv_bytes = 0;                   // read from memory; weights once a pass, not once a token
+  double float_multiply_adds = 0, int8_multiply_adds = 0;  // by the kernels' arithmetic; attention counts as float
+  /// Seconds a token would take at the memory ceiling, and at the compute ceilings, alone.
+  double memory_seconds = 0, compute_seconds = 0;
+
+  bool memory_bound() const { return memory_seconds >= compute_seconds; }
+  /// Median speed over the speed at the nearer ceiling; above 1 the measurement cannot be right.
+  double ratio() const;
+};
+
+/// What the machine did in loops that do nothing else, the best of all samples taken between the runs.
+struct Ceilings {
+  double read_bytes = 0;    // a second, over a working set as large as what a token reads
+  double fma = 0;           // float multiply-adds a second
+  double int8 = 0;          // int8 multiply-adds a second
+  int64_t working_set = 0;  // bytes
+};
+
+struct SpeedReport {
+  int threads = 1;
+  Ceilings ceilings;
+  std::vector<SpeedResult> results;
+  int64_t peak_before_ceilings = 0;  // bytes resident at most once the model had run, before ceilings took memory
+  /// Some ratio is above 1: a ceiling was measured too low (a busy machine), so nothing here counts.
+  bool invalid() const;
+};
+
+/// Measures a model on its own pool of threads. Ceilings are measured before, between and after the runs, since a
+/// machine's speed drifts. peak_memory (may be null) is asked once the model has run.
+/// Throws Error if the options do not fit the model's context, Interrupted.
+SpeedReport measure_speed(Model& model, const SpeedOptions& options, Progress& progress, const CancelFlag* cancel,
+                          int64_t (*peak_memory)() = nullptr);
+
+}  // namespace pare
