@@ -56,6 +56,8 @@ struct WriteOptions {
 };
 /// Written beside and renamed. Throws Error where GGUF cannot express the model.
 void write_checkpoint_gguf(const Checkpoint& checkpoint, const std::filesystem::path& path, const WriteOptions& = {});
+/// How long that file would be; nothing is encoded for it.
+int64_t gguf_file_bytes(const Checkpoint& checkpoint);
 /// A Hugging Face folder (float types only: Error names a weight of another). Dropped layers are listed in config.json
 /// as LLM-Drop does: drop_attn_list, drop_mlp_list.
 void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem::path& path, const WriteOptions& = {});

@@ -229,31 +229,54 @@ void check_uniform(const Checkpoint& checkpoint) {
 
 }  // namespace
 
+namespace {
+
+/// A GGUF file ready to be written. Refers to the checkpoint and the meter.
+struct GgufContent {
+  std::vector<float> divisors;  // of rope, which a producer reads
+  GgufMetadata metadata;
+  std::vector<GgufTensorToWrite> tensors;
+
+  GgufContent(const Checkpoint& checkpoint, Meter& meter) {
+    const Family& family = family_by_name(checkpoint.config.family);
+    std::vector<int> kept;
+    const ModelConfig config = without_empty_layers(checkpoint.config, kept);
+    metadata = gguf_metadata(checkpoint, family, config, kept);
+    divisors = rope_divisors(config);
+    if (!divisors.empty()) {
+      tensors.push_back({"rope_freqs.weight", DType::kF32, Shape{static_cast<int64_t>(divisors.size())},
+                         [this](Sink sink) { sink(std::as_bytes(std::span(divisors))); }});
+    }
+    for (const WeightId& wanted : expected_weights(config)) {
+      const WeightId id{wanted.kind, wanted.layer < 0 ? -1 : kept[static_cast<size_t>(wanted.layer)]};
+      const WeightTensor& weight = *checkpoint.find(id);
+      // ggml multiplies by norms and adds biases in float32 only.
+      const DType type = info(id.kind).matrix ? weight.type : DType::kF32;
+      tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::gguf), wanted.layer), type,
+                         weight.shape, producer(checkpoint, weight, family.gguf_rope, type, meter)});
+    }
+  }
+  GgufContent(const GgufContent&) = delete;
+  GgufContent& operator=(const GgufContent&) = delete;
+};
+
+}  // namespace
+
 void write_checkpoint_gguf(const Checkpoint& checkpoint, const std::filesystem::path& path,
                            const WriteOptions& options) {
-  const Family& family = family_by_name(checkpoint.config.family);
-  std::vector<int> kept;
-  const ModelConfig config = without_empty_layers(checkpoint.config, kept);
-  const GgufMetadata metadata = gguf_metadata(checkpoint, family, config, kept);
   Meter meter(checkpoint, options);
-  std::vector<GgufTensorToWrite> tensors;
-  const std::vector<float> divisors = rope_divisors(config);
-  if (!divisors.empty()) {
-    tensors.push_back({"rope_freqs.weight", DType::kF32, Shape{static_cast<int64_t>(divisors.size())},
-                       [&](Sink sink) { sink(std::as_bytes(std::span(divisors))); }});
-  }
-  for (const WeightId& wanted : expected_weights(config)) {
-    const WeightId id{wanted.kind, wanted.layer < 0 ? -1 : kept[static_cast<size_t>(wanted.layer)]};
-    const WeightTensor& weight = *checkpoint.find(id);
-    // ggml multiplies by norms and adds biases in float32 only.
-    const DType type = info(id.kind).matrix ? weight.type : DType::kF32;
-    tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::gguf), wanted.layer), type, weight.shape,
-                       producer(checkpoint, weight, family.gguf_rope, type, meter)});
-  }
+  const GgufContent content(checkpoint, meter);
   OutputFile out(path);
-  write_gguf(out, metadata, tensors);
+  write_gguf(out, content.metadata, content.tensors);
   out.commit();
   meter.finish();
+}
+
+int64_t gguf_file_bytes(const Checkpoint& checkpoint) {
+  const WriteOptions silent;
+  Meter meter(checkpoint, silent);
+  const GgufContent content(checkpoint, meter);
+  return static_cast<int64_t>(gguf_bytes(content.metadata, content.tensors));
 }
 
 void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem::path& path,
