@@ -38,8 +38,9 @@ void LinearInput::set(const float* values, int64_t rows, int64_t columns) {
 
 LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool& pool) {
   const auto& row = kernels::input_format(format);
+  // Activations used as they are lie close together, whatever a prepared row would be padded to.
+  if (!row.prepare) return {reinterpret_cast<const std::byte*>(values_), columns_ * int64_t{sizeof(float)}};
   const int64_t stride = row.row_bytes(columns_);
-  if (!row.prepare) return {reinterpret_cast<const std::byte*>(values_), stride};
   if (!ready_ || format_ != format) {
     storage_.reserve(static_cast<size_t>(rows_ * stride));
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
