@@ -1,5 +1,6 @@
 // pare bench: how fast a model runs, and how near that is to what the machine can do.
 #include <algorithm>
+#include <cmath>
 
 #include "base/cpu.h"
 #include "commands.h"
@@ -87,17 +88,16 @@ std::string operation(const SpeedResult& result) {
   return fmt::format("{} {}", result.decode ? "decode" : "prefill", result.tokens);
 }
 
-/// How much of the nearer ceiling a result uses, in that ceiling's unit.
-struct Use {
-  double used = 0, ceiling = 0;
-  const char* unit = "";
-};
-
-Use use_of(const SpeedResult& result, const Ceilings& ceilings) {
+/// What a result makes of the nearer ceiling, and that ceiling, as text.
+std::pair<std::string, std::string> use_of(const SpeedResult& result, const Ceilings& ceilings) {
   const double speed = result.speed.median();
-  if (result.memory_bound()) return {speed * (result.weight_bytes + result.kv_bytes), ceilings.read_bytes, "B/s"};
+  if (result.memory_bound()) {
+    const auto rate = [](double bytes) { return human_bytes(std::llround(bytes)) + "/s"; };
+    return {rate(speed * (result.weight_bytes + result.kv_bytes)), rate(ceilings.read_bytes)};
+  }
+  const auto rate = [](double multiply_adds) { return fmt::format("{} G/s", three_digits(multiply_adds / 1e9)); };
   const double work = result.float_multiply_adds + result.int8_multiply_adds;
-  return {speed * work, work / result.compute_seconds, "mul-add/s"};
+  return {rate(speed * work), rate(work / result.compute_seconds)};
 }
 
 void print_head(const Subject& subject, const SpeedResult& decode, Common& common) {
@@ -109,14 +109,6 @@ void print_head(const Subject& subject, const SpeedResult& decode, Common& commo
                            human_bytes(static_cast<int64_t>(decode.weight_bytes)),
                            human_bytes(static_cast<int64_t>(decode.kv_bytes)),
                            human_count(decode.float_multiply_adds + decode.int8_multiply_adds))));
-}
-
-std::string rate_text(double value, const char* unit) {
-  std::string text = human_count(value);
-  if (text.find(' ') == std::string::npos) text += ' ';
-  // Decimal bytes: "B" of a count would be read as bytes.
-  std::replace(text.begin(), text.end(), 'B', 'G');
-  return text + unit;
 }
 
 void print_table(const std::vector<SpeedReport>& reports, Common& common) {
@@ -131,14 +123,13 @@ void print_table(const std::vector<SpeedReport>& reports, Common& common) {
   for (const auto& report : reports) {
     if (&report != &reports.front()) table.rule();
     for (const auto& result : report.results) {
-      const Use use = use_of(result, report.ceilings);
+      const auto [used, ceiling] = use_of(result, report.ceilings);
       const double ratio = result.ratio();
       const std::string percent = fmt::format("{:.0f}%", 100 * ratio);
       table.row({std::to_string(report.threads), operation(result), style.bold(three_digits(result.speed.median())),
                  fmt::format("{}-{}", three_digits(result.speed.worst()), three_digits(result.speed.best())),
-                 result.memory_bound() ? "memory" : "compute", rate_text(use.used, use.unit),
-                 rate_text(use.ceiling, use.unit), ratio > 1 ? style.red(percent) : percent,
-                 style.cyan(style.bar(ratio, 16))});
+                 result.memory_bound() ? "memory reads" : "multiply-adds", used, ceiling,
+                 ratio > 1 ? style.red(percent) : percent, style.cyan(style.bar(ratio, 16))});
     }
   }
   common.print("\n{}", table.render(style));
@@ -222,7 +213,8 @@ void bench(BenchOptions& options, Common& common) {
 void add_bench_command(CLI::App& app, Common& common) {
   auto options = std::make_shared<BenchOptions>();
   auto* command = add_command(
-      app, common, "bench", "Measure speed: tokens a second beside the ceilings of the machine",
+      app, common, "bench",
+      "Measure speed beside the ceilings of the machine: tokens a second, bytes and multiply-adds",
       {"pare bench model.gguf", "pare bench model.gguf --threads-list 1,2,4 --prompt 512 --gen 128",
        "pare bench --shape llama-3.2-1b --weights q8_0", "pare bench model.gguf --weights q4_0 --context 4096 --json"});
   command->add_option("MODEL", options->model, "A .gguf file or a Hugging Face folder");

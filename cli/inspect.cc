@@ -143,8 +143,9 @@ void print_summary(const Checkpoint& checkpoint, Common& common) {
   table.row({"layers", fmt::format("{}, hidden size {}", config.layers.size(), config.hidden)});
   describe_parts(config, &LayerConfig::attention, "attention", table);
   describe_parts(config, &LayerConfig::mlp, "MLP", table);
-  table.row({"vocabulary", fmt::format("{} tokens, output {} the embedding", grouped(config.vocabulary),
-                                       config.tied_embedding ? "shares" : "apart from")});
+  table.row({"vocabulary",
+             fmt::format("{} tokens, {}", grouped(config.vocabulary),
+                         config.tied_embedding ? "the output shares the embedding" : "a separate output matrix")});
   const int64_t kv = kv_values_per_token(config);
   table.row({"context", plural(config.context, "token")});
   table.row({"KV cache", fmt::format("{} a token in f16, {} for the whole context", human_bytes(2 * kv),

@@ -71,8 +71,12 @@ std::vector<int32_t> prompt_tokens(const RunOptions& options, const Tokenizer& t
 
 double rate(size_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 
-/// Tokens that the decode time covers: the first one comes out of the prompt's pass.
-size_t decoded(const GenerateResult& result) { return result.tokens.empty() ? 0 : result.tokens.size() - 1; }
+/// Passes that the decode time covers: the first token comes out of the prompt's, and one that ends the text is not
+/// kept.
+size_t decoded(const GenerateResult& result) {
+  if (result.tokens.empty() || result.reason == StopReason::kEnd) return result.tokens.size();
+  return result.tokens.size() - 1;
+}
 
 Json to_json(const RunOptions& options, const std::vector<int32_t>& prompt, const std::string& text,
              const GenerateResult& result) {
@@ -97,16 +101,11 @@ std::string summary(const RunOptions& options, size_t prompt, const GenerateResu
   return out;
 }
 
-void check(RunOptions& options, const Common& common, const ModelConfig& config) {
+void run(RunOptions& options, Common& common) {
+  Checkpoint checkpoint = open_checkpoint(options.model);
   if (options.greedy) options.sampler.temperature = 0;
   options.sampler.seed = options.seed ? *options.seed : std::random_device()();
   check_sampler_options(options.sampler);
-  (void)common, (void)config;
-}
-
-void run(RunOptions& options, Common& common) {
-  Checkpoint checkpoint = open_checkpoint(options.model);
-  check(options, common, checkpoint.config);
   if (common.context > checkpoint.config.context) {
     common.warn(fmt::format("note: the model was made for {}; --ctx goes beyond it",
                             plural(checkpoint.config.context, "token")));
@@ -140,8 +139,12 @@ void run(RunOptions& options, Common& common) {
     common.print(piece);
     common.flush();
   };
-  const auto result = generate(*loaded.model, cache, 0, prompt, how, tokenizer.data().end_of_generation,
-                               [&](int32_t id) { show(stream.feed(tokenizer.decode_one(id))); });
+  const auto result =
+      generate(*loaded.model, cache, 0, prompt, how, tokenizer.data().end_of_generation, [&](int32_t id) {
+        // At the very beginning the blank that opens a SentencePiece word is not text.
+        const bool first = text.empty() && written.empty();
+        show(stream.feed(first ? tokenizer.decode({&id, 1}) : tokenizer.decode_one(id)));
+      });
   show(stream.finish());
   if (common.json) {
     common.print_json(to_json(options, prompt, written, result));
