@@ -33,6 +33,17 @@ std::optional<char32_t> only_character(std::string_view piece) {
   return first.code;
 }
 
+PieceIndex unique_pieces(const TokenizerData& data) {
+  PieceIndex ids(data.pieces.size());
+  for (size_t id = 0; id < data.pieces.size(); ++id) {
+    if (data.types[id] == TokenType::kUnused) continue;
+    const auto own = static_cast<int32_t>(id);
+    const int32_t first = ids.add(data.pieces[id], own);
+    if (first != own) fail("the tokenizer's piece {} has the ids {} and {}", quote_name(data.pieces[id]), first, own);
+  }
+  return ids;
+}
+
 uint32_t hash_of(std::string_view text) {
   uint64_t hash = text.size();
   for (; text.size() >= 8; text.remove_prefix(8)) {
@@ -54,15 +65,16 @@ BpeModel::BpeModel(const TokenizerData& data, std::span<const std::string> bytes
       pieces_(static_cast<int32_t>(data.pieces.size())),
       unknown_(data.unknown.value_or(kNoSymbol)),
       fuse_unknown_(data.fuse_unknown),
-      byte_fallback_(data.byte_fallback) {
-  const PieceIds ids = index_pieces(data);
+      byte_fallback_(data.byte_fallback),
+      ignore_merges_(data.ignore_merges) {
+  const PieceIndex ids = unique_pieces(data);
   byte_symbol_.fill(kNoSymbol);
   last_byte_symbol_.fill(kNoSymbol);
   ascii_symbol_.fill(kNoSymbol);
   if (kind_ == TokenizerKind::kByteLevelBpe) {
     add_byte_symbols(data, ids);
   } else {
-    add_character_symbols(data, ids);
+    add_character_symbols(data);
   }
   if (data.merges.empty() && !data.scores.empty()) {
     add_scored_merges(data);
@@ -73,29 +85,18 @@ BpeModel::BpeModel(const TokenizerData& data, std::span<const std::string> bytes
     for (size_t id = 0; id < data.pieces.size(); ++id) {
       if (data.types[id] != TokenType::kNormal) continue;
       const bool byte_level = kind_ == TokenizerKind::kByteLevelBpe;
-      whole_words_.emplace(byte_level ? bytes[id] : data.pieces[id], static_cast<int32_t>(id));
+      whole_words_.add(byte_level ? bytes[id] : data.pieces[id], static_cast<int32_t>(id));
     }
   }
 }
 
-BpeModel::PieceIds BpeModel::index_pieces(const TokenizerData& data) const {
-  PieceIds ids;
-  ids.reserve(data.pieces.size());
-  for (size_t id = 0; id < data.pieces.size(); ++id) {
-    if (data.types[id] == TokenType::kUnused) continue;
-    const auto [at, added] = ids.emplace(data.pieces[id], static_cast<int32_t>(id));
-    if (!added) fail("the tokenizer's piece {} has the ids {} and {}", quote_name(data.pieces[id]), at->second, id);
-  }
-  return ids;
-}
-
-void BpeModel::add_byte_symbols(const TokenizerData& data, const PieceIds& ids) {
+void BpeModel::add_byte_symbols(const TokenizerData& data, const PieceIndex& ids) {
   for (size_t byte = 0; byte < 256; ++byte) {
     std::string piece;
     append_utf8(piece, byte_level_character(static_cast<uint8_t>(byte)));
-    if (const auto found = ids.find(piece); found != ids.end()) byte_symbol_[byte] = found->second;
+    byte_symbol_[byte] = ids.find(piece).value_or(kNoSymbol);
     piece += data.end_of_word_suffix;
-    if (const auto found = ids.find(piece); found != ids.end()) last_byte_symbol_[byte] = found->second;
+    last_byte_symbol_[byte] = ids.find(piece).value_or(kNoSymbol);
   }
 }
 
@@ -113,10 +114,10 @@ int32_t BpeModel::symbol_of(char32_t character) const {
   return found == character_symbol_.end() ? kNoSymbol : found->second;
 }
 
-void BpeModel::add_character_symbols(const TokenizerData& data, const PieceIds& ids) {
-  for (const auto& [piece, id] : ids) {
-    const auto character = only_character(piece);
-    if (character && is_text(data.types[static_cast<size_t>(id)])) set_symbol(*character, id);
+void BpeModel::add_character_symbols(const TokenizerData& data) {
+  for (size_t id = 0; id < data.pieces.size(); ++id) {
+    const auto character = only_character(data.pieces[id]);
+    if (character && is_text(data.types[id])) set_symbol(*character, static_cast<int32_t>(id));
   }
   if (!data.end_of_word_suffix.empty()) fail("an end-of-word suffix in a tokenizer without ByteLevel is not supported");
   for (size_t id = 0; id < data.pieces.size(); ++id) {
@@ -127,7 +128,7 @@ void BpeModel::add_character_symbols(const TokenizerData& data, const PieceIds& 
   }
 }
 
-void BpeModel::add_ranked_merges(const TokenizerData& data, const PieceIds& ids) {
+void BpeModel::add_ranked_merges(const TokenizerData& data, const PieceIndex& ids) {
   table_.reserve(data.merges.size());
   cut_at_spaces_ = symbol_of(U'\u2581') != kNoSymbol;
   std::string joined;
@@ -138,20 +139,20 @@ void BpeModel::add_ranked_merges(const TokenizerData& data, const PieceIds& ids)
     }
     joined = data.pieces[static_cast<size_t>(left)];
     joined += data.pieces[static_cast<size_t>(right)];
-    const auto found = ids.find(joined);
-    if (found == ids.end()) fail("merge {} makes {}, which is no piece", rank, quote_name(joined));
-    table_.set(left, right, {static_cast<int32_t>(rank), found->second});
+    const auto result = ids.find(joined);
+    if (!result) fail("merge {} makes {}, which is no piece", rank, quote_name(joined));
+    table_.set(left, right, {static_cast<int32_t>(rank), *result});
     if (kind_ == TokenizerKind::kSentencePieceBpe) cut_at_spaces_ = cut_at_spaces_ && !continues_with_space(joined);
   }
 }
 
 void BpeModel::add_scored_merges(const TokenizerData& data) {
   std::vector<int32_t> order;
-  PieceIds text_ids;
+  PieceIndex text_ids(data.pieces.size());
   for (size_t id = 0; id < data.pieces.size(); ++id) {
     if (std::isnan(data.scores[id])) fail("the score of the tokenizer's piece {} is not a number", id);
     if (is_text(data.types[id])) order.push_back(static_cast<int32_t>(id));
-    if (is_text(data.types[id])) text_ids.emplace(data.pieces[id], static_cast<int32_t>(id));
+    if (is_text(data.types[id])) text_ids.add(data.pieces[id], static_cast<int32_t>(id));
   }
   const auto score = [&](int32_t id) { return data.scores[static_cast<size_t>(id)]; };
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return score(a) > score(b); });
@@ -171,7 +172,7 @@ void BpeModel::add_scored_merges(const TokenizerData& data) {
 }
 
 /// Every way to make a piece of two symbols is a merge.
-void BpeModel::add_splits_of(int32_t id, std::string_view piece, int32_t rank, const PieceIds& ids) {
+void BpeModel::add_splits_of(int32_t id, std::string_view piece, int32_t rank, const PieceIndex& ids) {
   if (piece.empty()) return;
   for (size_t at = decode_utf8(piece).length; at < piece.size(); at += decode_utf8(piece.substr(at)).length) {
     const int32_t left = symbol_of(piece.substr(0, at), ids), right = symbol_of(piece.substr(at), ids);
@@ -179,7 +180,7 @@ void BpeModel::add_splits_of(int32_t id, std::string_view piece, int32_t rank, c
   }
 }
 
-int32_t BpeModel::symbol_of(std::string_view text, const PieceIds& ids) {
+int32_t BpeModel::symbol_of(std::string_view text, const PieceIndex& ids) {
   if (const auto character = only_character(text)) {
     if (const int32_t symbol = symbol_of(*character); symbol != kNoSymbol) return symbol;
     const auto extra = pieces_ + static_cast<int32_t>(extra_characters_.size());
@@ -187,8 +188,7 @@ int32_t BpeModel::symbol_of(std::string_view text, const PieceIds& ids) {
     set_symbol(*character, extra);
     return extra;
   }
-  const auto found = ids.find(text);
-  return found == ids.end() ? kNoSymbol : found->second;
+  return ids.find(text).value_or(kNoSymbol);
 }
 
 void BpeModel::append_unknown(std::string_view character, std::vector<int32_t>& symbols) const {
@@ -247,11 +247,8 @@ BpeModel::Run::Run(const BpeModel& model, bool cached) : model_(model), merger_(
 }
 
 void BpeModel::Run::encode(std::string_view word, std::vector<int32_t>& ids) {
-  if (!model_.whole_words_.empty()) {
-    if (const auto found = model_.whole_words_.find(word); found != model_.whole_words_.end()) {
-      ids.push_back(found->second);
-      return;
-    }
+  if (model_.ignore_merges_) {
+    if (const auto whole = model_.whole_words_.find(word)) return ids.push_back(*whole);
   }
   if (model_.kind_ == TokenizerKind::kByteLevelBpe || !model_.cut_at_spaces_) return encode_cached(word, ids);
   // Spaces and what follows them up to the next spaces.

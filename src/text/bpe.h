@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "text/piece_index.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -88,16 +89,14 @@ class BpeModel {
   };
 
  private:
-  using PieceIds = std::unordered_map<std::string_view, int32_t>;
-  PieceIds index_pieces(const TokenizerData& data) const;
-  void add_byte_symbols(const TokenizerData& data, const PieceIds& ids);
-  void add_character_symbols(const TokenizerData& data, const PieceIds& ids);
-  void add_ranked_merges(const TokenizerData& data, const PieceIds& ids);
+  void add_byte_symbols(const TokenizerData& data, const PieceIndex& ids);
+  void add_character_symbols(const TokenizerData& data);
+  void add_ranked_merges(const TokenizerData& data, const PieceIndex& ids);
   void add_scored_merges(const TokenizerData& data);
-  void add_splits_of(int32_t id, std::string_view piece, int32_t rank, const PieceIds& ids);
+  void add_splits_of(int32_t id, std::string_view piece, int32_t rank, const PieceIndex& ids);
   void set_symbol(char32_t character, int32_t symbol);
   int32_t symbol_of(char32_t character) const;
-  int32_t symbol_of(std::string_view text, const PieceIds& ids);
+  int32_t symbol_of(std::string_view text, const PieceIndex& ids);
   void split_bytes(std::string_view word, std::vector<int32_t>& symbols) const;
   void split_characters(std::string_view word, std::vector<int32_t>& symbols) const;
   void append_unknown(std::string_view character, std::vector<int32_t>& symbols) const;
@@ -113,9 +112,9 @@ class BpeModel {
   std::unordered_map<char32_t, int32_t> character_symbol_;
   // SentencePiece: characters that are no piece but occur in pieces can still be merged. Their symbols follow the pieces.
   std::vector<std::string> extra_characters_;
-  std::unordered_map<std::string_view, int32_t> whole_words_;  // ignore_merges
+  PieceIndex whole_words_{0};  // ignore_merges
   int32_t unknown_ = kNoSymbol;
-  bool fuse_unknown_ = false, byte_fallback_ = false;
+  bool fuse_unknown_ = false, byte_fallback_ = false, ignore_merges_ = false;
   bool cut_at_spaces_ = false;  // no merge joins a space symbol to what stands before it: each begins a word of its own
 };
 

@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <array>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "formats/names.h"
 #include "text/gguf_pre.h"
 #include "text/json_parts.h"
 #include "text/normalizer.h"
+#include "text/piece_index.h"
 #include "text/special_tokens.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
@@ -152,13 +152,9 @@ class Reader {
       if (data_.scores.empty()) fail("{}: key {} is missing", metadata_.file(), kScores);
       return;
     }
-    std::unordered_map<std::string_view, int32_t> ids;
-    for (size_t id = 0; id < data_.pieces.size(); ++id) {
-      if (data_.types[id] != TokenType::kUnused) ids.emplace(data_.pieces[id], static_cast<int32_t>(id));
-    }
+    const PieceIndex ids = index_pieces(data_);
     const auto id_of = [&](std::string_view piece, size_t index) {
-      const auto found = ids.find(piece);
-      if (found != ids.end()) return found->second;
+      if (const auto id = ids.find(piece)) return *id;
       fail("{}: {}[{}]: {} is no token", metadata_.file(), kMerges, index, quote_name(piece));
     };
     data_.merges.reserve(merges->size());
@@ -253,16 +249,12 @@ bool adds_space_prefix(const TokenizerData& data) {
 
 /// Scores that rank pieces as their first merges do, for programs that know no merges.
 std::vector<float> scores_of_merges(const TokenizerData& data) {
-  std::unordered_map<std::string_view, size_t> ids;
-  for (size_t id = 0; id < data.pieces.size(); ++id) {
-    if (data.types[id] != TokenType::kUnused) ids.emplace(data.pieces[id], id);
-  }
+  const PieceIndex ids = index_pieces(data);
   std::vector<float> scores(data.pieces.size(), -static_cast<float>(data.merges.size()));
   for (size_t rank = data.merges.size(); rank-- > 0;) {
     const auto [left, right] = data.merges[rank];
-    const auto found =
-        ids.find(data.pieces[static_cast<size_t>(left)] + data.pieces[static_cast<size_t>(right)]);
-    if (found != ids.end()) scores[found->second] = -static_cast<float>(rank);
+    const auto result = ids.find(data.pieces[static_cast<size_t>(left)] + data.pieces[static_cast<size_t>(right)]);
+    if (result) scores[static_cast<size_t>(*result)] = -static_cast<float>(rank);
   }
   return scores;
 }
@@ -308,7 +300,8 @@ JsonTree extra_of(const TokenizerData& data, const TokenizerData& plain) {
   if (data.byte_fallback != plain.byte_fallback) extra["byte_fallback"] = data.byte_fallback;
   if (data.fuse_unknown != plain.fuse_unknown) extra["fuse_unknown"] = data.fuse_unknown;
   if (data.strip_decoded_space != plain.strip_decoded_space) extra["strip_decoded_space"] = data.strip_decoded_space;
-  if (data.end_of_generation != plain.end_of_generation) extra["end_of_generation"] = data.end_of_generation;
+  const bool ends = !data.end_of_generation.empty() && data.end_of_generation != plain.end_of_generation;
+  if (ends) extra["end_of_generation"] = data.end_of_generation;
   if (data.added != plain.added) {
     JsonTree& list = extra["added_tokens"] = JsonTree::array();
     for (const AddedToken& token : data.added) list.push_back(write_added_token(token));

@@ -13,11 +13,11 @@ namespace pare {
 /// A JSON document with sorted objects: those of tokenizer files can have 100,000 keys, which ordered ones look through.
 using JsonTree = nlohmann::json;
 
-/// A tokenizer.json with what is large kept apart: model.vocab and model.merges as they stand, all else as a document.
+/// A tokenizer.json with what is large kept apart: model.vocab and model.merges, all else as a document.
 struct TokenizerJson {
   JsonTree rest;
-  std::vector<std::pair<std::string, int64_t>> vocabulary;
-  std::vector<std::pair<std::string, std::string>> merges;
+  std::vector<std::pair<std::string, int32_t>> vocabulary;
+  std::vector<Merge> merges;
   bool vocabulary_is_list = false;  // as unigram models have it; not read
 };
 /// Throws Error naming `where` and the place in it.

@@ -1,9 +1,11 @@
-#include <algorithm>
+#include <array>
+#include <optional>
 
 #include "base/error.h"
 #include "formats/json_walk.h"
 #include "formats/names.h"
 #include "text/json_parts.h"
+#include "text/piece_index.h"
 
 namespace pare {
 namespace {
@@ -85,6 +87,8 @@ class TokenizerListener : public JsonListener {
   }
 
   TokenizerJson take() {
+    make_index();
+    for (const auto& [left, right] : early_merges_) out_.merges.push_back({id_in_merge(left), id_in_merge(right)});
     out_.rest = rest_.take();
     return std::move(out_);
   }
@@ -109,35 +113,52 @@ class TokenizerListener : public JsonListener {
     if (!id || *id > INT32_MAX) {
       fail("{}: model.vocab: {}: expected an id from 0 to {}", where_, quote_name(place.keys.back()), INT32_MAX);
     }
-    out_.vocabulary.emplace_back(place.keys.back(), static_cast<int64_t>(*id));
+    out_.vocabulary.emplace_back(place.keys.back(), static_cast<int32_t>(*id));
   }
 
   void begin_merge(bool array) {
     if (!array || depth_ > 2) bad_merge();
     parts_ = 0;
-    out_.merges.emplace_back();
   }
   void add_merge_part(const JsonScalar& value) {
     const std::string_view* text = std::get_if<std::string_view>(&value);
     if (!text) bad_merge();
     if (depth_ == 2) {
-      if (parts_ >= 2) bad_merge();
-      (parts_++ == 0 ? out_.merges.back().first : out_.merges.back().second) = *text;
+      if (parts_ == 2) bad_merge();
+      pair_[parts_++] = *text;
       return;
     }
     const size_t space = text->find(' ');
-    if (space == std::string_view::npos || text->find(' ', space + 1) != std::string_view::npos) {
-      out_.merges.emplace_back();
-      bad_merge();
-    }
-    out_.merges.emplace_back(text->substr(0, space), text->substr(space + 1));
+    if (space == std::string_view::npos || text->find(' ', space + 1) != std::string_view::npos) bad_merge();
+    add_merge(text->substr(0, space), text->substr(space + 1));
   }
   void end_merge() {
     if (parts_ != 2) bad_merge();
+    add_merge(pair_[0], pair_[1]);
   }
   [[noreturn]] void bad_merge() const {
-    const size_t index = out_.merges.size() - (out_.merges.empty() ? 0 : 1);
-    fail("{}: model.merges[{}]: expected two pieces, as \"left right\" or [\"left\", \"right\"]", where_, index);
+    fail("{}: model.merges[{}]: expected two pieces, as \"left right\" or [\"left\", \"right\"]", where_,
+         merges_read());
+  }
+  size_t merges_read() const { return out_.merges.size() + early_merges_.size(); }
+
+  /// In every known file the vocabulary comes first, so that merges need not be kept as text.
+  void add_merge(std::string_view left, std::string_view right) {
+    if (out_.vocabulary.empty()) {
+      early_merges_.emplace_back(left, right);
+    } else {
+      if (!index_) make_index();
+      out_.merges.push_back({id_in_merge(left), id_in_merge(right)});
+    }
+  }
+  void make_index() {
+    index_.emplace(out_.vocabulary.size());
+    for (const auto& [piece, id] : out_.vocabulary) index_->add(piece, id);
+  }
+  int32_t id_in_merge(std::string_view piece) const {
+    const auto id = index_->find(piece);
+    if (!id) fail("{}: model.merges[{}]: {} is no piece", where_, out_.merges.size(), quote_name(piece));
+    return *id;
   }
 
   std::string_view where_;
@@ -146,6 +167,9 @@ class TokenizerListener : public JsonListener {
   Part part_ = Part::kIgnored;
   size_t depth_ = 0;  // containers open within model.vocab or model.merges, that one included
   size_t parts_ = 0;  // of the merge being read
+  std::array<std::string, 2> pair_;
+  std::optional<PieceIndex> index_;  // of the vocabulary, once it is read
+  std::vector<std::pair<std::string, std::string>> early_merges_;
 };
 
 }  // namespace

@@ -17,6 +17,8 @@ bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' 
 
 // PCRE2's own \w lacks marks and connectors, its \s has U+180E, its \d is the same but is written out for company.
 constexpr std::string_view kWordProperties = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of classes Oniguruma's \w also has the numbers of Latin-1 that are no digits, but no others.
+constexpr std::string_view kLatin1Numbers = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kSpaceProperty = R"(p{White_Space})";
 
 class Translator {
@@ -69,9 +71,26 @@ class Translator {
       case '^':
       case '$': return copy(1);
       case '|': return copy(1);
-      default:
-        copy(std::min(utf8_length(pattern_[at_]), rest().size()));
-        return translate_quantifier();
+      default: return translate_literal();
+    }
+  }
+
+  void translate_literal() {
+    check_folding();
+    copy(std::min(utf8_length(pattern_[at_]), rest().size()));
+    translate_quantifier();
+  }
+
+  /// Without regard to case, Oniguruma takes some characters for two and the reverse (\u00df for "ss", \ufb01 for "fi").
+  void check_folding() const {
+    if (!open_.back().any_case) return;
+    if (static_cast<unsigned char>(rest()[0]) >= 0x80) refuse("a character that is not ASCII within (?i)");
+    for (const std::string_view pair : {"ss", "ff", "fi", "fl", "st"}) {
+      const auto same = [](char a, char b) { return (a | 0x20) == b; };
+      const std::string_view two = rest().substr(0, 2);
+      if (std::equal(two.begin(), two.end(), pair.begin(), pair.end(), same)) {
+        refuse("two letters within (?i) that stand for one as well");
+      }
     }
   }
 
@@ -112,7 +131,7 @@ class Translator {
 
   void open_group() {
     ++at_;
-    open_.push_back(0);
+    open_.push_back({0, open_.back().any_case});
     if (!rest().starts_with('?')) {
       out_ += "(?:";  // nothing refers back to a group
       return;
@@ -142,12 +161,14 @@ class Translator {
     out_ += "(?" + options + ':';
     if (end == ')') {
       open_.pop_back();
-      ++open_.back();
+      ++open_.back().also_close;
     }
+    const size_t i = options.find('i');
+    if (i != std::string::npos) open_.back().any_case = options.find('-') > i;
   }
 
   void close_group() {
-    out_.append(open_.back(), ')');
+    out_.append(open_.back().also_close, ')');
     open_.pop_back();
   }
 
@@ -168,6 +189,7 @@ class Translator {
       if (rest().starts_with('\\')) {
         translate_escape(true);
       } else {
+        if (open_.back().any_case && static_cast<unsigned char>(rest()[0]) >= 0x80) check_folding();
         copy(std::min(utf8_length(pattern_[at_]), rest().size()));
       }
     }
@@ -224,10 +246,11 @@ class Translator {
   }
 
   bool translate_set(char c) {
-    const std::string word = "[" + std::string(kWordProperties) + "]";
+    const std::string inner = std::string(kWordProperties) + std::string(kLatin1Numbers);
+    const std::string word = "[" + inner + "]";
     switch (c) {
       case 'w': return emit(word);
-      case 'W': return emit("[^" + std::string(kWordProperties) + "]");
+      case 'W': return emit("[^" + inner + "]");
       case 'h': return emit("[0-9a-fA-F]");
       case 'b': return emit("(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))");
       case 'B': return emit("(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))");
@@ -281,7 +304,11 @@ class Translator {
   std::string_view pattern_;
   size_t at_ = 0;
   std::string out_;
-  std::vector<size_t> open_{0};  // for each open group, what else to close with it
+  struct Group {
+    size_t also_close;  // groups that end where it does
+    bool any_case;
+  };
+  std::vector<Group> open_{{0, false}};  // the whole pattern is the first
 };
 
 }  // namespace

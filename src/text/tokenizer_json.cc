@@ -1,19 +1,18 @@
 #include <algorithm>
 #include <array>
-#include <unordered_map>
+#include <optional>
 
 #include "base/error.h"
 #include "formats/names.h"
 #include "text/gguf_pre.h"
 #include "text/json_parts.h"
+#include "text/piece_index.h"
 #include "text/special_tokens.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
 namespace pare {
 namespace {
-
-using PieceIds = std::unordered_map<std::string_view, int32_t>;
 
 /// Puts a tokenizer.json together. Each step reads one of its members.
 class Assembly {
@@ -27,7 +26,7 @@ class Assembly {
     choose_kind();
     add_pieces();
     add_added_tokens();
-    add_merges();
+    data_.merges = std::move(json_.merges);
     add_model_options();
     check_decoder(member("decoder"));
     add_post_processor(member("post_processor"));
@@ -89,22 +88,20 @@ class Assembly {
   void add_pieces() {
     const JsonTree& added = member("added_tokens");
     if (!added.is_null() && !added.is_array()) fail("{}: added_tokens: expected an array", where_);
-    int64_t last = 0;
+    int32_t last = 0;
     for (const auto& [piece, id] : json_.vocabulary) last = std::max(last, id);
     const auto most = static_cast<int64_t>(2 * (json_.vocabulary.size() + added.size()) + 65536);
     for (const JsonTree& token : added) {
       added_.push_back({parse_added_token(token, added_place()), get_text(token, "content", added_place())});
-      last = std::max<int64_t>(last, added_.back().token.id);
+      last = std::max(last, added_.back().token.id);
     }
     if (last >= most) {
       fail("{}: ids reach {} with {} tokens", where_, last, json_.vocabulary.size() + added.size());
     }
     data_.pieces.resize(static_cast<size_t>(last) + 1);
     data_.types.assign(data_.pieces.size(), TokenType::kUnused);
-    for (auto& [piece, id] : json_.vocabulary) put_piece(std::move(piece), static_cast<int32_t>(id));
-    for (size_t id = 0; id < data_.pieces.size(); ++id) {
-      if (data_.types[id] != TokenType::kUnused) ids_.emplace(data_.pieces[id], static_cast<int32_t>(id));
-    }
+    for (auto& [piece, id] : json_.vocabulary) put_piece(std::move(piece), id);
+    ids_.emplace(index_pieces(data_));
   }
 
   std::string added_place() const { return fmt::format("{}: added_tokens[{}]", where_, added_.size()); }
@@ -122,13 +119,13 @@ class Assembly {
   void add_added_tokens() {
     for (auto& [token, content] : added_) {
       if (content.empty()) continue;
-      if (const auto found = ids_.find(content); found != ids_.end()) {
-        token.id = found->second;
+      if (const auto id = ids_->find(content)) {
+        token.id = *id;
       } else {
         put_piece(std::move(content), token.id);
       }
       const auto at = static_cast<size_t>(token.id);
-      ids_.emplace(data_.pieces[at], token.id);
+      ids_->add(data_.pieces[at], token.id);
       data_.types[at] = token.special ? TokenType::kControl : TokenType::kUserDefined;
       data_.added.push_back(token);
     }
@@ -141,19 +138,6 @@ class Assembly {
     }
   }
 
-  int32_t id_in_merge(const std::string& piece, size_t index) const {
-    const auto found = ids_.find(piece);
-    if (found == ids_.end()) fail("{}: model.merges[{}]: {} is no piece", where_, index, quote_name(piece));
-    return found->second;
-  }
-
-  void add_merges() {
-    data_.merges.reserve(json_.merges.size());
-    for (size_t i = 0; i < json_.merges.size(); ++i) {
-      data_.merges.push_back({id_in_merge(json_.merges[i].first, i), id_in_merge(json_.merges[i].second, i)});
-    }
-  }
-
   void add_model_options() {
     data_.ignore_merges = get_flag(model(), "ignore_merges", false, where_);
     data_.fuse_unknown = get_flag(model(), "fuse_unk", false, where_);
@@ -163,10 +147,9 @@ class Assembly {
     }
     if (!is_null_or_missing(model(), "unk_token")) {
       const std::string piece = get_text(model(), "unk_token", where_);
-      const auto found = ids_.find(piece);
-      if (found == ids_.end()) fail("{}: model.unk_token: {} is no piece", where_, quote_name(piece));
-      data_.unknown = found->second;
-      data_.types[static_cast<size_t>(found->second)] = TokenType::kUnknown;
+      data_.unknown = ids_->find(piece);
+      if (!data_.unknown) fail("{}: model.unk_token: {} is no piece", where_, quote_name(piece));
+      data_.types[static_cast<size_t>(*data_.unknown)] = TokenType::kUnknown;
     }
     if (!data_.byte_fallback) return;
     for (size_t id = 0; id < data_.pieces.size(); ++id) {
@@ -284,7 +267,7 @@ class Assembly {
   std::string_view where_;
   TokenizerData data_;
   std::vector<Added> added_;
-  PieceIds ids_;  // views of data_.pieces, which do not move any more
+  std::optional<PieceIndex> ids_;  // views of data_.pieces, which do not move any more
 };
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "formats/json_walk.h"
 #include "formats/names.h"
 #include "text/json_parts.h"
+#include "text/piece_index.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
@@ -43,12 +43,12 @@ std::vector<Merge> merges_of_scores(const TokenizerData& data) {
     Merge merge;
     float score;
   };
-  std::unordered_map<std::string_view, int32_t> ids;
+  PieceIndex ids(data.pieces.size());
   const auto is_text = [&](size_t id) {
     return data.types[id] == TokenType::kNormal || data.types[id] == TokenType::kUserDefined;
   };
   for (size_t id = 0; id < data.pieces.size(); ++id) {
-    if (is_text(id)) ids.emplace(data.pieces[id], static_cast<int32_t>(id));
+    if (is_text(id)) ids.add(data.pieces[id], static_cast<int32_t>(id));
   }
   std::vector<Scored> found;
   for (size_t id = 0; id < data.pieces.size(); ++id) {
@@ -56,8 +56,7 @@ std::vector<Merge> merges_of_scores(const TokenizerData& data) {
     if (!is_text(id) || piece.size() > 1024) continue;
     for (size_t at = 1; at < piece.size(); ++at) {
       const auto left = ids.find(piece.substr(0, at)), right = ids.find(piece.substr(at));
-      if (left == ids.end() || right == ids.end()) continue;
-      found.push_back({{left->second, right->second}, data.scores[id]});
+      if (left && right) found.push_back({{*left, *right}, data.scores[id]});
     }
   }
   std::stable_sort(found.begin(), found.end(), [](const Scored& a, const Scored& b) {

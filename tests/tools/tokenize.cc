@@ -1,10 +1,11 @@
-// tool_tokenize MODEL [--through gguf|json] [--write-json FOLDER] [--write-gguf FILE] [--time FILE]
+// tool_tokenize MODEL [--through gguf|json] [--write-json FOLDER] [--write-gguf FILE] [--show-gguf all] [--time FILE]
 //
 // MODEL is a tokenizer.json, a SentencePiece model, a GGUF file or a folder. Requests come on standard input, a line each,
 // text as hexadecimal bytes; answers go out a line each:
 //   e[s][p] HEX   encode; s adds special tokens, p parses them    -> ids
 //   d[k] ID...    decode; k keeps special tokens                  -> HEX
-//   o ID          decode_one                                      -> HEX
+//   o[k] ID       decode_one                                      -> HEX
+// --show-gguf prints the GGUF metadata that is no array, a key and a value a line.
 #include <ctime>
 #include <cstdio>
 #include <filesystem>
@@ -76,6 +77,18 @@ std::string answer(const pare::Tokenizer& tokenizer, const std::string& line) {
   return to_hex(command[0] == 'd' ? tokenizer.decode(ids, has('k')) : tokenizer.decode_one(ids.at(0), has('k')));
 }
 
+void show_scalars(const pare::GgufMetadata& metadata) {
+  for (const auto& [key, value] : metadata.entries()) {
+    std::visit(
+        [&key = key]<class T>(const T& v) {
+          if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
+            std::cout << key << " " << fmt::format("{}", v) << "\n";
+          }
+        },
+        value);
+  }
+}
+
 void time_file(const pare::Tokenizer& tokenizer, const std::string& path) {
   const std::string text = pare::read_text_file(path);
   double best = 1e9;
@@ -89,12 +102,13 @@ void time_file(const pare::Tokenizer& tokenizer, const std::string& path) {
 }
 
 int run(int count, char** arguments) {
-  std::string format, json_folder, gguf_file, timed;
+  std::string format, json_folder, gguf_file, timed, shown;
   for (int i = 2; i + 1 < count; i += 2) {
     const std::string option = arguments[i];
     if (option == "--through") format = arguments[i + 1];
     if (option == "--write-json") json_folder = arguments[i + 1];
     if (option == "--write-gguf") gguf_file = arguments[i + 1];
+    if (option == "--show-gguf") shown = arguments[i + 1];
     if (option == "--time") timed = arguments[i + 1];
   }
   const TokenizerData data = through(load(arguments[1]), format);
@@ -103,10 +117,12 @@ int run(int count, char** arguments) {
     write_text(std::filesystem::path(json_folder) / "tokenizer.json", files.tokenizer_json);
     write_text(std::filesystem::path(json_folder) / "tokenizer_config.json", files.tokenizer_config_json);
   }
-  if (!gguf_file.empty()) {
+  if (!gguf_file.empty() || !shown.empty()) {
     pare::GgufMetadata metadata("written");
     metadata.set("general.architecture", std::string("llama"));
     pare::write_tokenizer_gguf(data, metadata);
+    if (!shown.empty()) show_scalars(metadata);
+    if (gguf_file.empty()) return 0;
     pare::OutputFile out(gguf_file);
     pare::write_gguf(out, metadata, {});
     out.commit();
