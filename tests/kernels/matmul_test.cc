@@ -238,11 +238,13 @@ TEST(InputFormat, EveryPathPreparesTheSame) {
       input_format(InputFormat::kInt8Block, path).prepare(input.data(), columns, got.data());
       for (int64_t b = 0; b < columns / 32; ++b) {
         Int8Block e, g;
-        std::memcpy(&e, expected.data() + b * 40, 40);
-        std::memcpy(&g, got.data() + b * 40, 40);
+        std::memcpy(&e, expected.data() + b * 48, 48);
+        std::memcpy(&g, got.data() + b * 48, 48);
         ASSERT_EQ(std::memcmp(e.codes, g.codes, 32), 0) << describe(path);
         ASSERT_TRUE(same_bits(e.scale, g.scale)) << describe(path);
         ASSERT_EQ(e.sum, g.sum) << describe(path);
+        ASSERT_EQ(g.minus_8_sum, -8 * g.sum) << describe(path);
+        ASSERT_EQ(g.minus_128_sum, -128 * g.sum) << describe(path);
       }
     }
   }
@@ -252,7 +254,7 @@ TEST(InputFormat, BlocksAreNearestCodes) {
   Random random(fresh_seed());
   const auto input = normal_values(random, 3200);
   const InputFormatInfo& format = input_format(InputFormat::kInt8Block, kCpuNone);
-  std::vector<Int8Block> blocks(static_cast<size_t>(format.row_bytes(3200)) / 40 + 1);
+  std::vector<Int8Block> blocks(static_cast<size_t>(format.row_bytes(3200)) / 48 + 1);
   format.prepare(input.data(), 3200, reinterpret_cast<std::byte*>(blocks.data()));
   for (size_t b = 0; b < 100; ++b) {
     float absmax = 0;

@@ -22,7 +22,7 @@ struct Avx2 {
   static constexpr int kTileRows = 2, kTileInputs = 3;
   static constexpr int kBlockGroups = 1, kBlockInputs = 4;
   static constexpr int kAttendVectors = 6, kAttendQueries = 6;
-  static constexpr int64_t kPanelInputs = 12;
+  static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;
 
   static PARE_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   static PARE_INLINE V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -116,7 +116,7 @@ struct Avx2Q8 {
   struct Weights {
     __m256i low, high, magnitude_low, magnitude_high;
   };
-  static PARE_INLINE Acc begin() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static PARE_INLINE Acc begin(const Int8Block&) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static PARE_INLINE Weights load(const std::byte* codes, int step) {
     const __m256i offset = _mm256_set1_epi8(-128);
     const __m256i low = _mm256_xor_si256(load_codes(codes + 64 * step), offset);
@@ -132,20 +132,25 @@ struct Avx2Q8 {
     acc.low = dot(acc.low, w.low, w.magnitude_low, x);
     acc.high = dot(acc.high, w.high, w.magnitude_high, x);
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) { return acc.floats(); }
+  static PARE_INLINE P::V finish(const Acc& acc) { return acc.floats(); }
 };
 
-/// Codes 0..15 are unsigned as they are; the 8 that each is above its value is taken off at the end of the block. A
+/// Codes 0..15 are unsigned as they are; a block starts at minus what the 8 that each is above its value adds. A
 /// pair is at most 2 * 15 * 127 = 3810, and a block adds 8 of them in a lane: 30480 < 32767, so int16 holds the whole
 /// block.
 struct Avx2Q4 {
   using P = Avx2;
   static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
-  using Acc = Avx2Sums;  // 32 lanes of int16
+  struct Acc {
+    __m256i low, high;  // int16
+    __m256i start;      // int32
+  };
   struct Weights {
     __m256i low[2], high[2];  // columns 4 step .. + 3 and 16 more
   };
-  static PARE_INLINE Acc begin() { return Avx2Q8::begin(); }
+  static PARE_INLINE Acc begin(const Int8Block& x) {
+    return {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_set1_epi32(x.minus_8_sum)};
+  }
   static PARE_INLINE Weights load(const std::byte* codes, int step) {
     const __m256i nibble = _mm256_set1_epi8(15);
     const __m256i low = load_codes(codes + 64 * step), high = load_codes(codes + 64 * step + 32);
@@ -159,10 +164,10 @@ struct Avx2Q4 {
     acc.low = _mm256_add_epi16(acc.low, _mm256_maddubs_epi16(w.low[1], second));
     acc.high = _mm256_add_epi16(acc.high, _mm256_maddubs_epi16(w.high[1], second));
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) {
-    const __m256i one = _mm256_set1_epi16(1), above = _mm256_set1_epi32(8 * x.sum);
-    return Avx2Sums{_mm256_sub_epi32(_mm256_madd_epi16(acc.low, one), above),
-                    _mm256_sub_epi32(_mm256_madd_epi16(acc.high, one), above)}
+  static PARE_INLINE P::V finish(const Acc& acc) {
+    const __m256i one = _mm256_set1_epi16(1);
+    return Avx2Sums{_mm256_add_epi32(_mm256_madd_epi16(acc.low, one), acc.start),
+                    _mm256_add_epi32(_mm256_madd_epi16(acc.high, one), acc.start)}
         .floats();
   }
 };

@@ -20,7 +20,7 @@ struct Avx512 {
   static constexpr int kTileRows = 4, kTileInputs = 6;
   static constexpr int kBlockGroups = 2, kBlockInputs = 6;
   static constexpr int kAttendVectors = 24, kAttendQueries = 12;
-  static constexpr int64_t kPanelInputs = 24;
+  static constexpr int64_t kPanelInputs = 24, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;
 
   static PARE_INLINE V set1(float x) { return _mm512_set1_ps(x); }
   static PARE_INLINE V zero() { return _mm512_setzero_ps(); }
@@ -94,7 +94,7 @@ struct Avx512Q8 {
     __m512i magnitude;
     __mmask64 negative;
   };
-  static PARE_INLINE Acc begin() { return _mm512_setzero_si512(); }
+  static PARE_INLINE Acc begin(const Int8Block&) { return _mm512_setzero_si512(); }
   static PARE_INLINE Weights load(const std::byte* codes, int step) {
     const __m512i w = _mm512_xor_si512(load_codes(codes + 64 * step), _mm512_set1_epi8(-128));
     return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};
@@ -105,7 +105,7 @@ struct Avx512Q8 {
     const __m512i pairs = _mm512_maddubs_epi16(w.magnitude, signed_x);
     acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) { return _mm512_cvtepi32_ps(acc); }
+  static PARE_INLINE P::V finish(const Acc& acc) { return _mm512_cvtepi32_ps(acc); }
 };
 
 struct NibblePair {
@@ -120,17 +120,21 @@ PARE_INLINE NibblePair load_nibbles(const std::byte* codes, int step) {
 struct Avx512Q4 {
   using P = Avx512;
   static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
-  using Acc = __m512i;
+  struct Acc {
+    __m512i sum;    // int16
+    __m512i start;  // int32
+  };
   using Weights = NibblePair;
-  static PARE_INLINE Acc begin() { return _mm512_setzero_si512(); }
+  static PARE_INLINE Acc begin(const Int8Block& x) {
+    return {_mm512_setzero_si512(), _mm512_set1_epi32(x.minus_8_sum)};
+  }
   static PARE_INLINE Weights load(const std::byte* codes, int step) { return load_nibbles(codes, step); }
   static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
-    acc = _mm512_add_epi16(acc, _mm512_maddubs_epi16(w.first, broadcast4(codes + 4 * step)));
-    acc = _mm512_add_epi16(acc, _mm512_maddubs_epi16(w.second, broadcast4(codes + 16 + 4 * step)));
+    acc.sum = _mm512_add_epi16(acc.sum, _mm512_maddubs_epi16(w.first, broadcast4(codes + 4 * step)));
+    acc.sum = _mm512_add_epi16(acc.sum, _mm512_maddubs_epi16(w.second, broadcast4(codes + 16 + 4 * step)));
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) {
-    const __m512i sum = _mm512_madd_epi16(acc, _mm512_set1_epi16(1));
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(8 * x.sum)));
+  static PARE_INLINE P::V finish(const Acc& acc) {
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(acc.sum, _mm512_set1_epi16(1)), acc.start));
   }
 };
 

@@ -14,7 +14,9 @@ struct AvxVnniQ8 {
   struct Weights {
     __m256i low, high;
   };
-  static PARE_INLINE Acc begin() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static PARE_INLINE Acc begin(const Int8Block& x) {
+    return {_mm256_set1_epi32(x.minus_128_sum), _mm256_set1_epi32(x.minus_128_sum)};
+  }
   static PARE_INLINE Weights load(const std::byte* codes, int step) {
     return {load_codes(codes + 64 * step), load_codes(codes + 64 * step + 32)};
   }
@@ -23,12 +25,7 @@ struct AvxVnniQ8 {
     acc.low = _mm256_dpbusd_avx_epi32(acc.low, w.low, x);
     acc.high = _mm256_dpbusd_avx_epi32(acc.high, w.high, x);
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) { return without(acc, 128 * x.sum); }
-  /// acc - offset, as floats.
-  static PARE_INLINE P::V without(const Acc& acc, int32_t offset) {
-    const __m256i above = _mm256_set1_epi32(offset);
-    return Avx2Sums{_mm256_sub_epi32(acc.low, above), _mm256_sub_epi32(acc.high, above)}.floats();
-  }
+  static PARE_INLINE P::V finish(const Acc& acc) { return acc.floats(); }
 };
 
 struct AvxVnniQ4 {
@@ -36,14 +33,16 @@ struct AvxVnniQ4 {
   static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
   using Acc = Avx2Sums;
   using Weights = Avx2Q4::Weights;
-  static PARE_INLINE Acc begin() { return AvxVnniQ8::begin(); }
+  static PARE_INLINE Acc begin(const Int8Block& x) {
+    return {_mm256_set1_epi32(x.minus_8_sum), _mm256_set1_epi32(x.minus_8_sum)};
+  }
   static PARE_INLINE Weights load(const std::byte* codes, int step) { return Avx2Q4::load(codes, step); }
   static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
     const __m256i first = broadcast4(codes + 4 * step), second = broadcast4(codes + 16 + 4 * step);
     acc.low = _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(acc.low, w.low[0], first), w.low[1], second);
     acc.high = _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(acc.high, w.high[0], first), w.high[1], second);
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) { return AvxVnniQ8::without(acc, 8 * x.sum); }
+  static PARE_INLINE P::V finish(const Acc& acc) { return acc.floats(); }
 };
 
 }  // namespace

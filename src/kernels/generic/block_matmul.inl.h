@@ -23,34 +23,31 @@ void block_tile(const std::byte* weights, int64_t group_bytes, const std::byte* 
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) total[g][c] = P::zero();
   for (int64_t b = 0; b < blocks; ++b) {
+    const auto activations = [&](int c) -> const Int8Block& {
+      return *reinterpret_cast<const Int8Block*>(input + c * input_stride +
+                                                 b * static_cast<int64_t>(sizeof(Int8Block)));
+    };
     typename T::Acc acc[G][C];
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g)
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) acc[g][c] = T::begin();
+      for (int c = 0; c < C; ++c) acc[g][c] = T::begin(activations(c));
     const std::byte* block = weights + b * T::kBlockBytes;
-    const auto* x = reinterpret_cast<const Int8Block*>(input) + b;
 #pragma GCC unroll 8
     for (int step = 0; step < T::kSteps; ++step) {
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
         const typename T::Weights w = T::load(block + g * group_bytes + 2 * kInterleavedRows, step);
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-          const auto* row =
-              reinterpret_cast<const Int8Block*>(reinterpret_cast<const std::byte*>(x) + c * input_stride);
-          T::step(acc[g][c], w, row->codes, step);
-        }
+        for (int c = 0; c < C; ++c) T::step(acc[g][c], w, activations(c).codes, step);
       }
     }
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
       const V scale = P::load_f16(block + g * group_bytes);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) {
-        const auto* row = reinterpret_cast<const Int8Block*>(reinterpret_cast<const std::byte*>(x) + c * input_stride);
-        total[g][c] = P::fma(T::finish(acc[g][c], *row), P::mul(scale, P::set1(row->scale)), total[g][c]);
-      }
+      for (int c = 0; c < C; ++c)
+        total[g][c] = P::fma(T::finish(acc[g][c]), P::mul(scale, P::set1(activations(c).scale)), total[g][c]);
     }
   }
 #pragma GCC unroll 8
@@ -133,6 +130,8 @@ void prepare_int8(const float* row, int64_t columns, std::byte* to) {
     }
     block->scale = absmax / 127.0f;
     block->sum = sum;
+    block->minus_8_sum = -8 * sum;
+    block->minus_128_sum = -128 * sum;
   }
 }
 

@@ -76,7 +76,8 @@ PARE_INLINE void accumulate_tile(const Rows& rows, const float* x, int64_t x_str
   }
   const int tail = static_cast<int>(columns % 16);
   if (tail == 0) return;
-  // The missing lanes multiply zeros.
+    // The missing lanes multiply zeros.
+#pragma GCC unroll 8
   for (int c = 0; c < C; ++c) {
     alignas(64) float padded[16] = {};
     std::memcpy(padded, x + c * x_stride + steps * 16, static_cast<size_t>(tail) * 4);
@@ -137,10 +138,109 @@ void multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   }
 }
 
+/// Weight rows in place, stored as RowsInPanel on the way: the first tile of activations makes the panel of the others,
+/// and its multiplications hide the time of it.
+template <class P, class W, int R>
+struct RowsToPanel {
+  RowsInPlace<P, W> rows;
+  float* panel;
+  PARE_INLINE typename P::V keep(int r, int64_t step, typename P::V v) const {
+    P::store(panel + (step * R + r) * 16, v);
+    return v;
+  }
+  PARE_INLINE typename P::V at(int r, int64_t step) const { return keep(r, step, rows.at(r, step)); }
+  PARE_INLINE typename P::V tail(int r, int64_t step, int lanes) const {
+    return keep(r, step, rows.tail(r, step, lanes));
+  }
+};
+
+/// Where a tile's sums stand between blocks of columns.
+struct Block {
+  bool first, last;
+};
+
+/// One tile over one block of columns; sums wait in `saved`, [C][R][16], for the next block.
+template <class P, int R, int C, class Rows>
+void panel_tile(const Rows& rows, const float* x, int64_t x_stride, int64_t columns, Block block, float* saved,
+                float* output, int64_t output_stride) {
+  typename P::V acc[C][R];
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[c][r] = block.first ? P::zero() : P::load(saved + (c * R + r) * 16);
+  accumulate_tile<P, R, C>(rows, x, x_stride, columns, acc);
+  if (block.last) return fold_tile<P, R, C>(acc, output, output_stride);
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) P::store(saved + (c * R + r) * 16, acc[c][r]);
+}
+
+template <class P, int R, int C, class Rows>
+PARE_INLINE void panel_tile_of(int count, const Rows& rows, const float* x, int64_t x_stride, int64_t columns,
+                               Block block, float* saved, float* output, int64_t output_stride) {
+  if constexpr (C > 1) {
+    if (count < C)
+      return panel_tile_of<P, R, C - 1>(count, rows, x, x_stride, columns, block, saved, output, output_stride);
+  }
+  panel_tile<P, R, C>(rows, x, x_stride, columns, block, saved, output, output_stride);
+}
+
+/// Many activation rows. A panel of weights is converted once for all of them and stays in the second-level cache,
+/// while tile after tile of activations stays in the first: a block of columns is as long as that allows, and sums wait
+/// in memory between blocks.
+template <class P, class W>
+void multiply_panels(const MultiplyArgs& a, int64_t row_end) {
+  constexpr int R = P::kTileRows, C = P::kTileInputs;
+  constexpr int64_t kRows = P::kPanelRows, kInputs = P::kPanelInputRows;
+  const int64_t blocks = (a.columns + P::kPanelColumns - 1) / P::kPanelColumns;
+  const int64_t block_columns = ((a.columns + blocks - 1) / blocks + 15) / 16 * 16;
+  auto* panel = static_cast<float*>(thread_scratch((kRows * block_columns + kInputs * kRows * 16) * 4));
+  float* saved = panel + kRows * block_columns;
+  const int64_t stride = a.columns * W::kBytes;
+  const int64_t input_blocks = (a.input_rows + kInputs - 1) / kInputs;
+  const int64_t block_inputs = (a.input_rows + input_blocks - 1) / input_blocks;
+  for (int64_t input = 0; input < a.input_rows; input += block_inputs) {
+    const int64_t inputs = a.input_rows - input < block_inputs ? a.input_rows - input : block_inputs;
+    for (int64_t row = a.row_begin; row < row_end; row += kRows) {
+      const int64_t rows = row_end - row < kRows ? row_end - row : kRows;
+      for (int64_t k = 0; k < a.columns; k += block_columns) {
+        const int64_t columns = a.columns - k < block_columns ? a.columns - k : block_columns;
+        const Block block{k == 0, k + columns == a.columns};
+        const int64_t padded = (columns + 15) / 16 * 16;
+        const std::byte* piece = a.weights + row * stride + k * W::kBytes;
+        for (int64_t i = 0; i < inputs;) {
+          const int64_t tiles = (inputs - i + C - 1) / C;
+          const auto count = static_cast<int>((inputs - i + tiles - 1) / tiles);
+          const std::byte* x = a.input + (input + i) * a.input_stride + k * 4;
+          for (int64_t r = 0; r < rows; r += R) {
+            const auto* from = reinterpret_cast<const float*>(x);
+            float* tile = panel + r * padded;
+            float* sums = saved + (i * kRows + r * count) * 16;
+            float* output = a.output + (input + i) * a.output_stride + row + r;
+            if (i == 0)
+              panel_tile_of<P, R, C>(count, RowsToPanel<P, W, R>{{piece + r * stride, stride}, tile}, from,
+                                     a.input_stride / 4, columns, block, sums, output, a.output_stride);
+            else
+              panel_tile_of<P, R, C>(count, RowsInPanel<P, R>{tile}, from, a.input_stride / 4, columns, block, sums,
+                                     output, a.output_stride);
+          }
+          i += count;
+        }
+      }
+    }
+  }
+}
+
 template <class P, class W>
 void multiply_float(const MultiplyArgs& a) {
   int64_t row = a.row_begin;
-  for (; row + P::kTileRows <= a.row_end; row += P::kTileRows) multiply_rows_in_place<P, W, P::kTileRows>(a, row);
+  if (a.input_rows >= P::kPanelInputs) {
+    row += (a.row_end - row) / P::kTileRows * P::kTileRows;
+    multiply_panels<P, W>(a, row);
+  } else {
+    for (; row + P::kTileRows <= a.row_end; row += P::kTileRows) multiply_rows_in_place<P, W, P::kTileRows>(a, row);
+  }
   for (; row < a.row_end; ++row) multiply_rows_in_place<P, W, 1>(a, row);
 }
 

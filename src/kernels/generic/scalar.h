@@ -50,8 +50,9 @@ struct Scalar {
   static constexpr int kTileRows = 2, kTileInputs = 2;
   static constexpr int kBlockGroups = 1, kBlockInputs = 2;
   static constexpr int kAttendVectors = 4, kAttendQueries = 2;
-  /// Activation rows from which converting weights to a float32 panel pays; past 2^30: never.
-  static constexpr int64_t kPanelInputs = 8;
+  /// Activation rows from which converting weights to float32 panels pays, and the panels' size: rows and columns of
+  /// weights, rows of activations.
+  static constexpr int64_t kPanelInputs = 8, kPanelRows = 4, kPanelColumns = 256, kPanelInputRows = 8;
 
   template <class F>
   static PARE_INLINE V map(F f) {
@@ -138,8 +139,8 @@ struct Scalar {
 };
 
 /// Products of 16 rows of codes with a block of activations, one lane a row. T has:
-///   kBlockBytes, kSteps; Weights load(codes, step); Acc begin(); step(acc, weights, x codes, step);
-///   V finish(acc, x): the exact sum of weight * code over the block, as floats.
+///   kBlockBytes, kSteps; Acc begin(x); Weights load(codes, step); step(acc, weights, x codes, step);
+///   V finish(acc): the exact sum of weight * code over the block, as floats.
 struct ScalarQ8 {
   using P = Scalar;
   static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
@@ -149,7 +150,7 @@ struct ScalarQ8 {
   struct Weights {
     const uint8_t* codes;
   };
-  static PARE_INLINE Acc begin() { return {}; }
+  static PARE_INLINE Acc begin(const Int8Block&) { return {}; }
   static PARE_INLINE Weights load(const std::byte* codes, int step) {
     return {reinterpret_cast<const uint8_t*>(codes) + 64 * step};
   }
@@ -157,7 +158,7 @@ struct ScalarQ8 {
     for (int r = 0; r < 16; ++r)
       for (int i = 0; i < 4; ++i) acc.lane[r] += (w.codes[4 * r + i] - 128) * x[4 * step + i];
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block&) {
+  static PARE_INLINE P::V finish(const Acc& acc) {
     return P::map([&](int i) { return static_cast<float>(acc.lane[i]); });
   }
 };
@@ -167,7 +168,7 @@ struct ScalarQ4 {
   static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
   using Acc = ScalarQ8::Acc;
   using Weights = ScalarQ8::Weights;
-  static PARE_INLINE Acc begin() { return {}; }
+  static PARE_INLINE Acc begin(const Int8Block&) { return {}; }
   static PARE_INLINE Weights load(const std::byte* codes, int step) { return ScalarQ8::load(codes, step); }
   static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* x, int step) {
     for (int r = 0; r < 16; ++r)
@@ -176,7 +177,7 @@ struct ScalarQ4 {
         acc.lane[r] += ((code & 15) - 8) * x[4 * step + i] + ((code >> 4) - 8) * x[16 + 4 * step + i];
       }
   }
-  static PARE_INLINE P::V finish(const Acc& acc, const Int8Block& x) { return ScalarQ8::finish(acc, x); }
+  static PARE_INLINE P::V finish(const Acc& acc) { return ScalarQ8::finish(acc); }
 };
 
 }  // namespace
