@@ -240,7 +240,7 @@ void print_metadata(const Checkpoint& checkpoint, Common& common) {
     for (const auto& [key, value] : checkpoint.source_metadata->entries()) table.row({printable(key), describe(value)});
     common.print("\n{}", table.render(common.style()));
   } else {
-    common.print("\n{}\n", checkpoint.source_config.dump(2, ' ', false, Json::error_handler_t::replace));
+    common.print("\n{}\n", checkpoint.source_config->dump(2, ' ', false, Json::error_handler_t::replace));
   }
 }
 

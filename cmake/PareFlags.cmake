@@ -24,5 +24,6 @@ if(PARE_STATIC)
 endif()
 find_program(PARE_CCACHE ccache)
 if(PARE_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${PARE_CCACHE})
+  # Without this sloppiness ccache would not cache what uses a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${PARE_CCACHE})
 endif()

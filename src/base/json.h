@@ -3,9 +3,9 @@
 #include <string>
 #include <string_view>
 
-namespace pare {
+#include "base/json_fwd.h"
 
-using Json = nlohmann::ordered_json;
+namespace pare {
 
 /// Parses JSON from an untrusted file: at most 64 levels deep, no duplicate keys in an object, valid UTF-8.
 /// `where` names the file in the error. Throws Error with line and column.

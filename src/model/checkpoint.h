@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/progress.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -24,8 +24,8 @@ struct Checkpoint {
   ModelConfig config;
   std::shared_ptr<const TokenizerData> tokenizer;  // null if the model has none
   std::vector<WeightTensor> weights;
-  Json generation;     // generation_config.json's members, or an empty object
-  Json source_config;  // config.json as it was (Hugging Face), so that unknown keys survive; else empty
+  std::shared_ptr<const Json> generation;     // generation_config.json; null if there is none
+  std::shared_ptr<const Json> source_config;  // config.json as it was, so that unknown keys survive; null for GGUF
   std::shared_ptr<const GgufMetadata> source_metadata;  // GGUF's; null otherwise
   Plan plan;                                            // what was done to it (pare.plan); empty if nothing
   std::string source;                                   // where the original came from (pare.source)

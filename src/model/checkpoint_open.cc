@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
@@ -155,7 +156,6 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
            checkpoint.config.layers.size());
     checkpoint.original_layers.assign(layers->begin(), layers->end());
   }
-  checkpoint.generation = Json::object();
   checkpoint.source_metadata = std::make_shared<GgufMetadata>(std::move(file.metadata));
   return checkpoint;
 }
@@ -175,12 +175,12 @@ Checkpoint open_folder(const std::filesystem::path& path) {
   checkpoint.format = "safetensors";
   auto base = path.filename().empty() ? path.parent_path().filename() : path.filename();
   checkpoint.name = base.string();
-  checkpoint.source_config = read_json(config_path);
-  const Family& family = family_of_json(checkpoint.source_config, config_path.string());
-  checkpoint.config = family.from_json(checkpoint.source_config, config_path.string());
+  const Json json = read_json(config_path);
+  checkpoint.source_config = std::make_shared<const Json>(json);
+  const Family& family = family_of_json(json, config_path.string());
+  checkpoint.config = family.from_json(json, config_path.string());
   check_config(checkpoint.config, config_path.string());
-  if (const auto quantized = checkpoint.source_config.find("quantization_config");
-      quantized != checkpoint.source_config.end() && !quantized->is_null()) {
+  if (const auto quantized = json.find("quantization_config"); quantized != json.end() && !quantized->is_null()) {
     fail("{}: quantization_config is set: weights quantized by others are not supported in this format",
          config_path.string());
   }
@@ -198,16 +198,15 @@ Checkpoint open_folder(const std::filesystem::path& path) {
     checkpoint.tokenizer = std::make_shared<TokenizerData>(read_tokenizer_folder(path));
   }
   check_complete(checkpoint, family, &WeightName::hugging_face);
-  checkpoint.generation = std::filesystem::exists(path / "generation_config.json")
-                              ? read_json(path / "generation_config.json")
-                              : Json::object();
+  if (std::filesystem::exists(path / "generation_config.json")) {
+    checkpoint.generation = std::make_shared<const Json>(read_json(path / "generation_config.json"));
+  }
   checkpoint.original_layers = identity(checkpoint.config.layers.size());
   checkpoint.plan = plan_of_config(checkpoint.config);
-  if (const auto plan = checkpoint.source_config.find("pare_plan"); plan != checkpoint.source_config.end()) {
+  if (const auto plan = json.find("pare_plan"); plan != json.end()) {
     checkpoint.plan = parse_plan(plan->dump(), config_path.string() + ": pare_plan");
   }
-  if (const auto source = checkpoint.source_config.find("pare_source");
-      source != checkpoint.source_config.end() && source->is_string()) {
+  if (const auto source = json.find("pare_source"); source != json.end() && source->is_string()) {
     checkpoint.source = source->get<std::string>();
   }
   return checkpoint;

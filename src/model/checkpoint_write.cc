@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
@@ -185,12 +186,11 @@ void write_side_files(const Checkpoint& checkpoint, const std::filesystem::path&
     write_text(folder / "tokenizer.json", files.tokenizer_json);
     write_text(folder / "tokenizer_config.json", files.tokenizer_config_json);
   }
-  if (!checkpoint.generation.empty())
-    write_text(folder / "generation_config.json", checkpoint.generation.dump(2) + "\n");
+  if (checkpoint.generation) write_text(folder / "generation_config.json", checkpoint.generation->dump(2) + "\n");
 }
 
 Json folder_config(const Checkpoint& checkpoint, const Family& family) {
-  Json json = checkpoint.source_config.is_object() ? checkpoint.source_config : Json::object();
+  Json json = checkpoint.source_config ? *checkpoint.source_config : Json::object();
   json["architectures"] = {family.architecture};
   json["model_type"] = family.name;
   family.to_json(checkpoint.config, json);

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "formats/gguf.h"
 #include "model/config.h"
 #include "model/weights.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "model/families/config_reader.h"
 #include "model/families/family.h"
 
