@@ -14,6 +14,7 @@ void add_drop_command(CLI::App& app, Common& common);
 void add_eval_command(CLI::App& app, Common& common);
 void add_quantize_command(CLI::App& app, Common& common);
 void add_bench_command(CLI::App& app, Common& common);
+void add_shrink_command(CLI::App& app, Common& common);
 void add_completion_command(CLI::App& app, Common& common);
 
 struct CommandRow {
@@ -25,6 +26,7 @@ inline constexpr CommandRow kCommands[] = {
     {"Look at a model", add_inspect_command},
     {"Look at a model", add_tokenize_command},
     {"Look at a model", add_analyze_command},
+    {"Make it smaller", add_shrink_command},
     {"Make it smaller", add_drop_command},
     {"Make it smaller", add_quantize_command},
     {"Use it and measure it", add_run_command},

@@ -8,7 +8,8 @@ namespace {
 
 // Below this a divergence is rounding of what the base predicted; it also keeps logarithms finite.
 constexpr double kLeastCost = 1e-8;
-constexpr double kMostTeaching = 1.5;  // logarithm of the largest factor that one measurement may move the prediction by
+constexpr double kMostTeaching =
+    1.5;  // logarithm of the largest factor that one measurement may move the prediction by
 
 }  // namespace
 

@@ -11,13 +11,13 @@
 namespace pare {
 namespace {
 
-constexpr double kProbeTarget = 0.05;   // nats: large enough to stand out of rounding, small enough to add up
-constexpr double kProbeShare = 0.45;    // of the budget, at most, for measuring single changes
-constexpr double kSweepShare = 0.60;    // of the budget, at most, until the plans at many sizes are done
-constexpr double kRefineShare = 0.85;   // ... until the neighbourhood of the budget is searched; contests get the rest
+constexpr double kProbeTarget = 0.05;  // nats: large enough to stand out of rounding, small enough to add up
+constexpr double kProbeShare = 0.45;   // of the budget, at most, for measuring single changes
+constexpr double kSweepShare = 0.60;   // of the budget, at most, until the plans at many sizes are done
+constexpr double kRefineShare = 0.85;  // ... until the neighbourhood of the budget is searched; contests get the rest
 constexpr double kTeachSlice = 0.35, kTeachComplete = 0.6;
-constexpr double kUnprobedPart = 1.5;   // parts that were not measured are thought dearer than their importance says
-constexpr double kWorthless = 1000;     // nats: a plan whose predictions are not even numbers
+constexpr double kUnprobedPart = 1.5;  // parts that were not measured are thought dearer than their importance says
+constexpr double kWorthless = 1000;    // nats: a plan whose predictions are not even numbers
 
 double distance(double a, double b) { return std::fabs(std::log(std::max(a, 1e-9) / b)); }
 

@@ -13,7 +13,8 @@
 
 namespace pare {
 
-/// How a search learns what a plan does. Slice 0 is a small part of the text, slice 1 the rest of it (if there are two).
+/// How a search learns what a plan does. Slice 0 is a small part of the text, slice 1 the rest of it (if there are
+/// two).
 struct TrialEvaluator {
   std::function<SliceScore(const Plan& plan, int slice)> evaluate;
   int slices = 2;
@@ -64,6 +65,8 @@ class PlanSearch {
   /// All must outlive it. Importance of parts and rounding errors of the space serve as first guesses.
   PlanSearch(const SearchSpace& space, const SpeedModel& speed, TrialEvaluator evaluator, SearchOptions options,
              Progress& progress);
+  PlanSearch(const PlanSearch&) = delete;
+  PlanSearch& operator=(const PlanSearch&) = delete;
 
   /// Runs until trials or time are used up, or nothing better has turned up for long. Throws what evaluate throws.
   void run();

@@ -10,9 +10,9 @@
 namespace pare {
 namespace {
 
-constexpr int kProposals = 4;        // tried on the small slice for one that is tried on all text
-constexpr int kAttempts = 12;        // to propose something not tried yet
-constexpr int kPatience = 24;        // rounds without anything better
+constexpr int kProposals = 4;  // tried on the small slice for one that is tried on all text
+constexpr int kAttempts = 12;  // to propose something not tried yet
+constexpr int kPatience = 24;  // rounds without anything better
 constexpr size_t kParents = 5;
 constexpr double kPromotion = 0.05;  // a proposal may look this much worse on the small slice and still be completed
 constexpr int kContestRounds = 4;
@@ -58,8 +58,8 @@ Candidate PlanSearch::sampled(const Goal& wanted, const DropRule& drops, double 
 /// A good plan with one or two choices changed at random, and the rest brought back within the goal around them.
 Candidate PlanSearch::neighbour(const Goal& wanted) {
   const std::vector<size_t> from = parents();
-  Candidate candidate = from.empty() ? solver_.solve(wanted).candidate
-                                     : trials_[from[random_.below(from.size())]].candidate;
+  Candidate candidate =
+      from.empty() ? solver_.solve(wanted).candidate : trials_[from[random_.below(from.size())]].candidate;
   const size_t units = space_.units.size(), parts = space_.parts.size();
   std::vector<uint8_t> fixed(units + parts, 0);
   const uint64_t changes = 1 + random_.below(2);
@@ -98,9 +98,9 @@ void PlanSearch::refine_round() {
   }
   if (!winner || !more()) return;
   const std::vector<size_t> best = parents();
-  const bool promising = best.empty() || merit(trials_[*winner], true) <=
-                                             merit(trials_[best.front()], true) +
-                                                 kPromotion * trials_[best.front()].slice.kl * slice_factor_;
+  const bool promising =
+      best.empty() || merit(trials_[*winner], true) <= merit(trials_[best.front()], true) +
+                                                           kPromotion * trials_[best.front()].slice.kl * slice_factor_;
   if (promising) complete(*winner);
 }
 
@@ -140,9 +140,8 @@ DropRule PlanSearch::force_cheapest(int count) const {
   }
   std::vector<size_t> order(parts);
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return costs_.part_cost(a) / bytes[a] < costs_.part_cost(b) / bytes[b];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return costs_.part_cost(a) / bytes[a] < costs_.part_cost(b) / bytes[b]; });
   DropRule rule;
   rule.forced.assign(parts, 0);
   for (size_t i = 0; i < std::min(parts, static_cast<size_t>(count)); ++i) rule.forced[order[i]] = 1;
@@ -194,13 +193,14 @@ void PlanSearch::hold_contests() {
   const auto chosen = best(kl_limit);
   const int64_t first = trials_[chosen.value_or(nearest())].bytes;
   // The second size is well apart from the first, on the side where types alone still leave a choice.
-  const double other = first > floor_bytes_ * 12 / 10 ? static_cast<double>(floor_bytes_)
-                                                      : static_cast<double>(trials_[0].bytes);
+  const double other =
+      first > floor_bytes_ * 12 / 10 ? static_cast<double>(floor_bytes_) : static_cast<double>(trials_[0].bytes);
   const auto second = static_cast<int64_t>(std::sqrt(static_cast<double>(first) * other));
   const double now = used_share();
   contest(first, now + (1 - now) * 0.5);
   contest(second, 1);
-  for (const int64_t bytes : {first, second}) contests_.push_back({bytes, best_at_size(bytes, true), best_at_size(bytes, false)});
+  for (const int64_t bytes : {first, second})
+    contests_.push_back({bytes, best_at_size(bytes, true), best_at_size(bytes, false)});
 }
 
 }  // namespace pare

@@ -26,7 +26,7 @@ struct Prices {
 
 struct Solution {
   Candidate candidate;
-  Prices prices;  // at which it is the best: what a byte or a second is worth there
+  Prices prices;       // at which it is the best: what a byte or a second is worth there
   bool meets = false;  // the goal, as the models see it
 };
 

@@ -65,7 +65,8 @@ std::vector<UnitWeights> group_weights(const Checkpoint& base, int depth_groups)
     if (!kind.matrix) continue;
     for (int group = 0; group < (kind.in_layer ? groups : 1); ++group) {
       UnitWeights unit{&kind, -1, -1, {}};
-      if (kind.in_layer) unit.first_layer = group * layers / groups, unit.last_layer = (group + 1) * layers / groups - 1;
+      if (kind.in_layer)
+        unit.first_layer = group * layers / groups, unit.last_layer = (group + 1) * layers / groups - 1;
       for (int layer = unit.first_layer; layer <= unit.last_layer; ++layer) {
         if (const WeightTensor* weight = base.find({kind.kind, layer})) unit.weights.push_back(weight);
       }
@@ -86,7 +87,8 @@ std::vector<const DTypeInfo*> usable_types(const UnitWeights& unit) {
 }
 
 /// A unit's types with what they lose, without those that another beats in size and error.
-void add_options(SearchSpace::Unit& unit, const std::vector<const DTypeInfo*>& types, const std::vector<double>& errors) {
+void add_options(SearchSpace::Unit& unit, const std::vector<const DTypeInfo*>& types,
+                 const std::vector<double>& errors) {
   std::vector<size_t> order;
   for (size_t i = 0; i < types.size(); ++i) {
     const double bits = types[i]->bits_per_value();
@@ -254,7 +256,8 @@ Plan SearchSpace::to_plan(const Candidate& candidate) const {
   }
   for (size_t u = 0; u < units.size();) {
     size_t last = u;  // units of a kind stand in order of depth
-    while (last + 1 < units.size() && units[last + 1].tensor == units[u].tensor && type_of(last + 1) == type_of(u)) ++last;
+    while (last + 1 < units.size() && units[last + 1].tensor == units[u].tensor && type_of(last + 1) == type_of(u))
+      ++last;
     const bool from_first = u == 0 || units[u - 1].tensor != units[u].tensor;
     const bool to_last = last + 1 == units.size() || units[last + 1].tensor != units[u].tensor;
     if (type_of(u)) {

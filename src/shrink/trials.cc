@@ -16,7 +16,8 @@ constexpr int kWaitMilliseconds = 2000;
 constexpr const char* kSchema =
     "CREATE TABLE contexts (context TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE trials (context TEXT NOT NULL, plan TEXT NOT NULL, slice TEXT NOT NULL, kl REAL NOT NULL,"
-    " nats REAL NOT NULL, top1 REAL NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (context, plan, slice)) WITHOUT ROWID;"
+    " nats REAL NOT NULL, top1 REAL NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (context, plan, slice)) WITHOUT "
+    "ROWID;"
     "CREATE TABLE notes (context TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,"
     " PRIMARY KEY (context, name)) WITHOUT ROWID;";
 

@@ -31,8 +31,8 @@ class TrialStore {
  public:
   /// Kept in memory only.
   TrialStore();
-  /// Opens or makes the file. fresh: forgets what it holds of this context. Throws Error naming the file if it cannot be
-  /// opened, is damaged, or is some other program's database, which is then left as it is.
+  /// Opens or makes the file. fresh: forgets what it holds of this context. Throws Error naming the file if it cannot
+  /// be opened, is damaged, or is some other program's database, which is then left as it is.
   TrialStore(const std::filesystem::path& path, const std::string& context, const std::string& description, bool fresh);
 
   std::optional<SliceScore> find(const std::string& plan, const std::string& slice) const;
