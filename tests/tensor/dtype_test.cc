@@ -103,7 +103,8 @@ TEST(F16, DecodesEveryValueAsTheSoftwareConversionDoes) {
 std::vector<float> rounding_cases() {
   std::vector<float> values;
   for (uint32_t top = 0; top < 1u << 16; ++top) {
-    for (const uint32_t low : {0x0000u, 0x0001u, 0x0fffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+    for (const uint32_t low :
+         {0x0000u, 0x0001u, 0x0fffu, 0x1000u, 0x1001u, 0x2fffu, 0x3000u, 0x3001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
       values.push_back(std::bit_cast<float>(top << 16 | low));
     }
   }
