@@ -166,8 +166,8 @@ TEST(GgufMalformed, SizesThatOverflow) {
   EXPECT_THAT(refusal(one_tensor({uint64_t{1} << 62}, 0, 0, 4)), HasSubstr("whose size overflows"));
   // In 64 bits the sum of offset and size wraps to something small.
   EXPECT_THAT(
-      refusal(one_tensor({1}, 0, 0xffffffffffffffe0u, 4)),
-      HasSubstr("tensor 't' needs 4 bytes at offset 18446744073709551584 of the tensor data, which ends after 4"));
+      refusal(one_tensor({16}, 0, 0xffffffffffffffe0u, 64)),
+      HasSubstr("tensor 't' needs 64 bytes at offset 18446744073709551584 of the tensor data, which ends after 64"));
 }
 
 TEST(GgufMalformed, Types) {
