@@ -165,7 +165,7 @@ Json to_json(const SpeedReport& report) {
 SpeedReport measure(const Subject& subject, int threads, const BenchOptions& options, Common& common) {
   ThreadPool pool(threads);
   LoadOptions load;
-  load.progress = &common.progress();
+  load.progress = &common.stoppable_progress();
   const auto model = subject.checkpoint ? Model::load(*subject.checkpoint, pool, load)
                                         : Model::random(subject.config, subject.type, pool, 1);
   return measure_speed(*model, options.speed, common.progress(), common.cancel(), peak_memory);

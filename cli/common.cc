@@ -59,6 +59,8 @@ Progress& Common::progress() {
   return progress_;
 }
 
+Progress& Common::stoppable_progress() { return stoppable_; }
+
 const CancelFlag* Common::cancel() const { return &cancelled; }
 
 void Common::print(std::string_view text) {
@@ -161,7 +163,7 @@ LoadedModel load_model(Checkpoint checkpoint, Common& common) {
   loaded.checkpoint = std::move(checkpoint);
   loaded.pool = std::make_unique<ThreadPool>(common.thread_count());
   LoadOptions options;
-  options.progress = &common.progress();
+  options.progress = &common.stoppable_progress();
   loaded.model = Model::load(loaded.checkpoint, *loaded.pool, options);
   if (loaded.checkpoint.tokenizer) loaded.tokenizer = std::make_unique<Tokenizer>(*loaded.checkpoint.tokenizer);
   throw_if_cancelled(common.cancel());

@@ -44,6 +44,8 @@ class Common {
 
   /// Draws on standard error; shows nothing with --quiet or --json.
   Progress& progress();
+  /// The same for work that has no cancel flag of its own: its updates throw Interrupted after Ctrl-C.
+  Progress& stoppable_progress();
   /// Set by Ctrl-C; a second one ends the program at once.
   const CancelFlag* cancel() const;
 
@@ -65,6 +67,23 @@ class Common {
  private:
   Style style_;
   TerminalProgress progress_;
+
+  class Stoppable : public Progress {
+   public:
+    explicit Stoppable(Common& common) : common_(common) {}
+    void start(std::string_view what, std::string_view unit, int64_t total) override {
+      common_.progress().start(what, unit, total);
+    }
+    void update(int64_t done, std::string_view note) override {
+      throw_if_cancelled(common_.cancel());
+      common_.progress().update(done, note);
+    }
+    void finish() override { common_.progress().finish(); }
+
+   private:
+    Common& common_;
+  };
+  Stoppable stoppable_{*this};
 };
 
 /// A command with the options every command takes. Examples: lines of "pare ...", each may end in "  # remark".

@@ -77,6 +77,7 @@ void report(const Checkpoint& before, const Checkpoint& after, const QuantizeOpt
                        {"notes", notes}});
     return;
   }
+  for (const auto& note : notes) common.remark("note: " + note);
   Table table;
   table.column("", Table::Align::kLeft).column("size").column("bits per weight");
   const auto row = [&](const char* name, const Checkpoint& checkpoint) {
@@ -97,9 +98,7 @@ void quantize(const QuantizeOptions& options, Common& common) {
   std::vector<std::string> notes;
   const Checkpoint after = apply_plan(before, plan, &notes);
   check_requantizing(before, after, options, common);
-  for (const auto& note : notes) common.warn("note: " + note);
-  check_finite(before, common.progress());
-  throw_if_cancelled(common.cancel());
+  check_finite(before, common.stoppable_progress());
   WriteOptions how;
   how.progress = &common.progress();
   how.cancel = common.cancel();

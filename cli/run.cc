@@ -107,8 +107,8 @@ void run(RunOptions& options, Common& common) {
   options.sampler.seed = options.seed ? *options.seed : std::random_device()();
   check_sampler_options(options.sampler);
   if (common.context > checkpoint.config.context) {
-    common.warn(fmt::format("note: the model was made for {}; --ctx goes beyond it",
-                            plural(checkpoint.config.context, "token")));
+    common.remark(fmt::format("note: the model was made for {}; --ctx goes beyond it",
+                              plural(checkpoint.config.context, "token")));
   }
   const std::string text = prompt_text(options, common);
   auto loaded = load_model(std::move(checkpoint), common);

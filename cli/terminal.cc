@@ -38,6 +38,13 @@ bool unicode_locale() {
   return locale.find('.') == std::string::npos || locale.find("utf") != std::string::npos;
 }
 
+/// Time left is a guess: whole seconds.
+std::string time_left(double seconds) {
+  return seconds < 99.5 ? fmt::format("{:.0f} s left", seconds) : human_seconds(seconds) + " left";
+}
+
+std::string per_second(double rate) { return (rate < 99.5 ? three_digits(rate) : human_count(rate)) + "/s"; }
+
 double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::steady_clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
@@ -174,7 +181,7 @@ void TerminalProgress::clear() {
 std::string TerminalProgress::numbers(double seconds) const {
   std::string out = total_ > 0 ? fmt::format("{}/{} {}", grouped(done_), grouped(total_), unit_)
                                : fmt::format("{} {}", grouped(done_), unit_);
-  if (done_ > 0 && seconds > 0) out += fmt::format("  {}/s", human_count(static_cast<double>(done_) / seconds));
+  if (done_ > 0 && seconds > 0) out += "  " + per_second(static_cast<double>(done_) / seconds);
   return out;
 }
 
@@ -185,8 +192,7 @@ void TerminalProgress::draw(Clock::time_point now) {
   const double seconds = seconds_between(begun_, now);
   std::string tail = numbers(seconds);
   if (total_ > 0 && done_ > 0 && done_ <= total_) {
-    tail += fmt::format("  {} left",
-                        human_seconds(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_)));
+    tail += "  " + time_left(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_));
   }
   if (!note_.empty()) tail += "  " + note_;
   std::string line = style_.bold(what_) + "  ";
@@ -214,8 +220,7 @@ void TerminalProgress::print_line(Clock::time_point now, bool last) {
   if (last) {
     line += fmt::format("  in {}", human_seconds(seconds));
   } else if (total_ > 0 && done_ > 0 && done_ <= total_) {
-    line += fmt::format("  {} left",
-                        human_seconds(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_)));
+    line += "  " + time_left(seconds * static_cast<double>(total_ - done_) / static_cast<double>(done_));
   }
   if (!note_.empty()) line += "  " + note_;
   fmt::print(stderr, "{}\n", line);

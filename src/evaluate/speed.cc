@@ -146,9 +146,10 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   }
   report.ceilings.working_set = std::min(static_cast<int64_t>(largest), kLargestWorkingSet);
 
-  const auto steps = static_cast<int64_t>(report.results.size()) * (options_.runs + 1);
+  const auto steps = static_cast<int64_t>(report.results.size() + 1) * (options_.runs + 1);  // the 1: ceilings
   int64_t done = 0;
-  progress_.start(fmt::format("measuring, {} thread{}", report.threads, report.threads == 1 ? "" : "s"), "runs", steps);
+  progress_.start(fmt::format("measuring, {} thread{}", report.threads, report.threads == 1 ? "" : "s"), "steps",
+                  steps);
   for (const auto& result : report.results) {
     (void)timed(result);  // the first run touches memory for the first time; it does not count
     progress_.update(++done);
@@ -156,12 +157,14 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   if (peak_memory) report.peak_before_ceilings = peak_memory();
   kernels::ReadCeiling memory(model_.pool(), static_cast<size_t>(report.ceilings.working_set));
   sample_ceilings(memory, report.ceilings);
+  progress_.update(++done);
   for (int run = 0; run < options_.runs; ++run) {
     for (auto& result : report.results) {
       result.speed.samples.push_back(timed(result));
       progress_.update(++done);
     }
     sample_ceilings(memory, report.ceilings);
+    progress_.update(++done);
   }
   progress_.finish();
   for (auto& result : report.results) apply_ceilings(report.ceilings, result);
