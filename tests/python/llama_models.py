@@ -81,9 +81,17 @@ def edit_config(folder, **changes):
 
 
 def reference(model, sequences):
-    """Logits [tokens, vocabulary] of each sequence, run alone, in float32."""
+    """Logits [tokens, vocabulary] of each sequence, run alone, in float32.
+
+    Each gets a fresh rotary embedding: transformers' dynamic scaling remembers longer calls, and a model that was once in
+    bfloat16 keeps frequencies rounded to it.
+    """
+    logits = []
     with torch.no_grad():
-        return [model.float()(torch.tensor([ids])).logits[0].numpy() for ids in sequences]
+        for ids in sequences:
+            model.float().model.rotary_emb.__init__(model.config)
+            logits.append(model(torch.tensor([ids])).logits[0].numpy())
+    return logits
 
 
 def pare_logits(folder, sequences, tmp, *arguments, kv="f32", environment=None):

@@ -31,9 +31,9 @@ def isas():
     return names
 
 
-def greedy(model, prompts, *arguments, isa=None):
+def greedy(model, prompts, *arguments, isa=None, count=24):
     environment = {**os.environ, **({"PARE_ISA": isa} if isa else {})}
-    done = subprocess.run([TOOLS / "tool_greedy", model, "--prompts", prompts, "-n", "24", *arguments],
+    done = subprocess.run([TOOLS / "tool_greedy", model, "--prompts", prompts, "-n", str(count), *arguments],
                           capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -63,4 +63,5 @@ def test_same_tokens_every_way(weights, prompts, tmp_path):
     assert greedy(model, prompts, "--threads", "2") == expected
     assert greedy(model, prompts, "--batch", "--threads", "2") == expected
     for isa in isas():
-        assert greedy(model, prompts, "--batch", isa=isa) == expected, isa
+        count = 6 if isa == "generic" else 24  # scalar code is slow
+        assert greedy(model, prompts, "--batch", isa=isa, count=count) == [ids[:count] for ids in expected], isa

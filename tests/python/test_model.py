@@ -1,9 +1,12 @@
 """Logits against transformers, both in float32 on the same stored weights."""
 
+import json
+import subprocess
+
 import numpy as np
 import pytest
 import torch
-from llama_models import difference, edit_config, make, pare_logits, reference, tokens
+from llama_models import PARE, difference, edit_config, make, pare_logits, reference, tokens
 
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
@@ -43,10 +46,7 @@ def test_logits(name, tmp_path):
     vocabulary = model.config.vocab_size
     # Shorter than a page, across pages, and past the original and the configured context.
     sequences = [tokens(n, seed=n, vocabulary=vocabulary) for n in (1, 17, 65, 150)]
-    theirs = []
-    for ids in sequences:  # a fresh rotary embedding each: transformers' dynamic scaling remembers longer calls
-        model.model.rotary_emb.__init__(model.config)
-        theirs += reference(model, [ids])
+    theirs = reference(model, sequences)
     ours = pare_logits(tmp_path / "m", sequences, tmp_path)
     assert difference(ours, theirs) <= 1e-5
     # Fed in pieces or together, the numbers are the same bits, unless the scaling depends on the length of a call.
@@ -95,12 +95,8 @@ def test_every_key_matters(key, tmp_path):
     value, settings = CHANGES[key]
     model = make(tmp_path / "m", seed=3, **settings)
     sequences = [tokens(20, seed=1), tokens(150, seed=2)]
-    theirs = []
-    for ids in sequences:
-        model.model.rotary_emb.__init__(model.config)
-        theirs += reference(model, [ids])
+    theirs = reference(model, sequences)
     assert difference(pare_logits(tmp_path / "m", sequences, tmp_path), theirs) <= 1e-5
-    import json
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     rope = config["rope_parameters"]
     if key in rope or key not in config and key not in ("drop_attn_list", "drop_mlp_list"):
@@ -144,8 +140,6 @@ def test_half_weights(dtype, tmp_path):
 @pytest.mark.parametrize("drops", [((), ()), ((1,), (0,)), ((1,), (1,))])
 def test_gguf_round_trip(scaling, drops, tmp_path):
     """Through GGUF (q and k in another order) and back to a folder."""
-    import subprocess
-    from llama_models import PARE
     model = make(tmp_path / "m", attention_bias=True, rope_scaling=scaling, drop_attention=drops[0], drop_mlp=drops[1])
     sequences = [tokens(90)]
     theirs = reference(model, sequences)

@@ -45,8 +45,7 @@ def test_stock_llama_cpp_gives_our_logprobs(text_ids, tmp_path):
     worst = 0.0
     for i in range(500):
         request = dict(prompt=text_ids[: i + 1], n_predict=1, n_probs=64, temperature=0.0, cache_prompt=True)
-        answer = server.handle_completions(json.dumps(request))
-        answer = json.loads(answer) if isinstance(answer, str) else answer
+        answer = server.handle_completions(request)
         top = answer["completion_probabilities"][0]["top_logprobs"]
         assert len(top) == 64
         for entry in top:
