@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "calibration.h"
 #include "commands.h"
 #include "format.h"

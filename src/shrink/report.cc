@@ -8,6 +8,7 @@
 #include <set>
 #include <string_view>
 
+#include "base/json.h"
 #include "redundancy/chart.h"
 #include "shrink/result_json.h"
 

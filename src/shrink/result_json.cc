@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "base/json.h"
+
 namespace pare {
 namespace {
 
@@ -108,7 +110,8 @@ Json to_json(const ShrinkResult& result) {
           {"comparisons", comparisons},
           {"search",
            {{"trials", result.trials_evaluated},
-            {"scores_remembered", result.trials_remembered},
+            {"scores_evaluated", result.scores_evaluated},
+            {"scores_remembered", result.scores_remembered},
             {"seconds", result.seconds},
             {"depth_groups", result.scale.depth_groups},
             {"search_tokens", result.search_tokens},

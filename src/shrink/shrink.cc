@@ -293,7 +293,8 @@ ShrinkResult ShrinkRun::run(const std::vector<std::vector<int32_t>>& windows) {
   report_search(search);
   report_sizes();
   result_.trials_evaluated = search.used();
-  result_.trials_remembered = evaluator_.remembered();
+  result_.scores_evaluated = evaluator_.evaluated();
+  result_.scores_remembered = evaluator_.remembered();
   result_.seconds = watch_.elapsed();
   return std::move(result_);
 }

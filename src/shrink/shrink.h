@@ -92,8 +92,9 @@ struct ShrinkResult {
   std::vector<MatrixChange> matrices;
   SearchScale scale;
   ShrinkBudget budget;
-  int64_t search_tokens = 0, validation_tokens = 0;  // predictions counted
-  int64_t trials_evaluated = 0, trials_remembered = 0;
+  int64_t search_tokens = 0, validation_tokens = 0;     // predictions counted
+  int64_t trials_evaluated = 0;                         // plans that the search tried
+  int64_t scores_evaluated = 0, scores_remembered = 0;  // plans on slices of text: run now, and read from the database
   double seconds = 0;
 };
 

@@ -28,7 +28,7 @@ class Decoder {
         logits_(static_cast<size_t>(model.config().vocabulary)) {
     Batch batch;
     batch.add_span(prompt, 0, 0, false);
-    model_.forward(batch, cache_, {});
+    model_.forward(batch, cache_, logits_);
   }
   /// Seconds a token.
   double run(int64_t tokens, const CancelFlag* cancel) {

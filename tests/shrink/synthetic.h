@@ -8,7 +8,7 @@
 #include "base/random.h"
 #include "shrink/search.h"
 
-namespace pare::testing {
+namespace pare::test {
 
 /// A made-up model: units and parts whose costs are known, so that what a search should find is known too.
 struct Synthetic {
@@ -51,8 +51,8 @@ struct Synthetic {
     }
     for (size_t p = 0; p < space.parts.size(); ++p) {
       const DropPart& part = space.parts[p].part;
-      candidate.dropped[p] = part.kind == DropPart::Kind::kAttention ? plan.drops_attention(part.layer)
-                                                                     : plan.drops_mlp(part.layer);
+      candidate.dropped[p] =
+          part.kind == DropPart::Kind::kAttention ? plan.drops_attention(part.layer) : plan.drops_mlp(part.layer);
     }
     return space.canonical(candidate);
   }
@@ -108,4 +108,4 @@ inline Synthetic make_synthetic(int layers, int groups, uint64_t seed) {
   return model;
 }
 
-}  // namespace pare::testing
+}  // namespace pare::test
