@@ -264,8 +264,7 @@ class Translator {
   /// \p{L}, \p{^L}, \p{Han}, ... A name of more than two letters that is no binary property is a script, and the script
   /// property proper: PCRE2's plain \p{Han} is the one with extensions.
   void translate_property() {
-    static constexpr std::array<std::string_view, 7> kBinary = {"Alphabetic", "White_Space", "Uppercase", "Lowercase",
-                                                                "Any",        "Emoji",       "Ideographic"};
+    static constexpr std::array<std::string_view, 2> kBinary = {"White_Space", "Any"};
     const size_t start = at_;
     bool negated = rest()[1] == 'P';
     at_ += 2;

@@ -70,27 +70,24 @@ void add_end_of_generation(TokenizerData& data, int32_t id) {
 }
 
 void add_tokenizer_config(const JsonTree& config, TokenizerData& data, std::string_view where) {
-  const std::optional<int32_t> template_bos = data.add_bos ? data.bos : std::nullopt;
-  const std::optional<int32_t> template_eos = data.add_eos ? data.eos : std::nullopt;
+  // What a post-processor puts around the text is right even where the configuration calls another token so.
+  const std::optional<int32_t> before = data.add_bos ? data.bos : std::nullopt;
+  const std::optional<int32_t> after = data.add_eos ? data.eos : std::nullopt;
   for (const Role& role : kRoles) {
     if (const auto id = find_piece(data, token_text(config, role.key, where))) data.*role.id = id;
   }
-  // transformers replaces the post-processor's tokens when the configuration says which to add, and only then.
-  if (!is_null_or_missing(config, "add_bos_token")) {
-    data.add_bos = get_flag(config, "add_bos_token", false, where) && data.bos;
-  } else if (template_bos) {
-    data.bos = template_bos;
-  }
-  if (!is_null_or_missing(config, "add_eos_token")) {
-    data.add_eos = get_flag(config, "add_eos_token", false, where) && data.eos;
-  } else if (template_eos && template_eos != data.eos) {
-    if (data.eos) add_end_of_generation(data, *data.eos);
-    data.eos = template_eos;
-  }
+  if (data.eos) add_end_of_generation(data, *data.eos);
+  if (before) data.bos = before;
+  if (after) data.eos = after;
   if (data.eos) add_end_of_generation(data, *data.eos);
   if (!is_null_or_missing(config, "chat_template")) {
     data.chat_template = chat_template_of(config.at("chat_template"), where);
   }
+}
+
+void add_added_bos_eos(const JsonTree& config, TokenizerData& data, std::string_view where) {
+  data.add_bos = get_flag(config, "add_bos_token", data.add_bos, where) && data.bos;
+  data.add_eos = get_flag(config, "add_eos_token", data.add_eos, where) && data.eos;
 }
 
 void add_special_tokens_map(const JsonTree& map, TokenizerData& data, std::string_view where) {

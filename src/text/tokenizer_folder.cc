@@ -20,7 +20,9 @@ TokenizerData read_model(const std::filesystem::path& path, const std::string& c
                          const std::filesystem::path& config_path) {
   const auto file = MappedFile::open(path);
   TokenizerData data = parse_sentencepiece(file->bytes(), path.string());
-  add_tokenizer_config(read_json_tree(config_json, config_path.string()), data, config_path.string());
+  const JsonTree config = read_json_tree(config_json, config_path.string());
+  add_tokenizer_config(config, data, config_path.string());
+  add_added_bos_eos(config, data, config_path.string());
   return data;
 }
 
