@@ -96,10 +96,11 @@ uint64_t padded(uint64_t size) {
   return (size + kGgufDefaultAlignment - 1) / kGgufDefaultAlignment * kGgufDefaultAlignment;
 }
 
+/// All of a file but the tensors' bytes.
 struct Layout {
   HeaderWriter header;
   std::vector<int64_t> sizes;  // of tensors
-  uint64_t data_bytes = 0;
+  uint64_t data_bytes = 0;     // each padded
 };
 
 Layout lay_out(const GgufMetadata& metadata, std::span<const GgufTensorToWrite> tensors) {

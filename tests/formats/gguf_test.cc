@@ -100,7 +100,8 @@ TEST(Gguf, ReadsBothVersions) {
 
 TEST(Gguf, ReadsOtherAlignments) {
   GgufBytes file;
-  file.header(2, 1).key("general.alignment", 4).u32(64).tensor("a", {1}, 0, 64).tensor("b", {1}, 0, 0);
+  file.header(2, 1).key("general.alignment", 4).u32(64).tensor("first", {1}, 0, 64).tensor("second", {1}, 0, 0);
+  ASSERT_LE(file.bytes().size() % 64, 32u);  // so that the default alignment would lead elsewhere
   file.pad(64).data(4, 9).pad(64).data(4, 7);
   const GgufFile read = parse(file);
   EXPECT_EQ(read.alignment, 64u);
@@ -130,6 +131,7 @@ TEST(Gguf, ReadsBackWhatItWrote) {
       tensor_to_write("scalar", DType::kF32, Shape{}, counting(4, 6)),
   };
   const GgufFile read = write_and_open(folder, every_type(), tensors);
+  EXPECT_EQ(gguf_bytes(every_type(), tensors), read.mapping->bytes().size());
   EXPECT_EQ(read.version, 3u);
   EXPECT_EQ(read.metadata.entries(), every_type().entries());
   ASSERT_EQ(read.tensors.size(), tensors.size());
