@@ -23,16 +23,11 @@ struct CommandRow {
 };
 
 inline constexpr CommandRow kCommands[] = {
-    {"Look at a model", add_inspect_command},
-    {"Look at a model", add_tokenize_command},
-    {"Look at a model", add_analyze_command},
-    {"Make it smaller", add_shrink_command},
-    {"Make it smaller", add_drop_command},
-    {"Make it smaller", add_quantize_command},
-    {"Use it and measure it", add_run_command},
-    {"Use it and measure it", add_eval_command},
-    {"Use it and measure it", add_bench_command},
-    {"Help", add_completion_command},
+    {"Look at a model", add_inspect_command},     {"Look at a model", add_tokenize_command},
+    {"Look at a model", add_analyze_command},     {"Make it smaller", add_shrink_command},
+    {"Make it smaller", add_drop_command},        {"Make it smaller", add_quantize_command},
+    {"Use it and measure it", add_run_command},   {"Use it and measure it", add_eval_command},
+    {"Use it and measure it", add_bench_command}, {"Help", add_completion_command},
 };
 
 }  // namespace pare::cli

@@ -190,7 +190,7 @@ Reference Reference::measure(Model& base, const TextWindows& windows, DType kv, 
                       const double log_sum = result.impl_->store.put(index, logits, scratch);
                       nats[static_cast<size_t>(index)] = log_sum - double{logits[token]};
                     });
-  result.impl_->base = summarize(nats);
+  result.impl_->base = summarize(windows, nats);
   return result;
 }
 
@@ -213,7 +213,7 @@ DivergenceResult divergence(Model& model, const Reference& reference, DType kv, 
                       same[i] = comparison.same_top;
                     });
   DivergenceResult result;
-  result.model = summarize(nats);
+  result.model = summarize(reference.windows(), nats);
   result.base = reference.base();
   const auto count = static_cast<double>(counted);
   result.mean_kl = std::accumulate(kl.begin(), kl.end(), 0.0) / count;

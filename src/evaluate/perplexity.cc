@@ -22,6 +22,8 @@ TextWindows strided_windows(std::span<const int32_t> tokens, int64_t context, in
     // A window's own first token has nothing before it that could predict it.
     window.first = std::max<int64_t>(1, previous_end - begin);
     window.last = end - begin;
+    const int64_t counted = window.last - window.first, targets = std::min(end - previous_end, end - begin);
+    if (counted > 0) window.weight = static_cast<double>(targets - 1) / static_cast<double>(counted);
     if (window.first < window.last) result.windows.push_back(std::move(window));
     previous_end = end;
     if (end == length) break;
@@ -118,17 +120,25 @@ void score_windows(Model& model, const TextWindows& windows, DType kv,
       progress, cancel);
 }
 
-PerplexityResult summarize(std::span<const double> nats) {
+PerplexityResult summarize(const TextWindows& windows, std::span<const double> nats) {
   PerplexityResult result;
   result.tokens = static_cast<int64_t>(nats.size());
-  if (nats.empty()) return result;
-  const auto count = static_cast<double>(nats.size());
-  double sum = 0, squares = 0;
-  for (const double x : nats) sum += x;
-  result.nats_per_token = sum / count;
-  for (const double x : nats) squares += (x - result.nats_per_token) * (x - result.nats_per_token);
-  if (nats.size() > 1) result.standard_error = std::sqrt(squares / (count - 1) / count);
-  result.perplexity = std::exp(result.nats_per_token);
+  const auto weighted_mean = [&](FunctionRef<double(double)> of) {
+    double sum = 0, weights = 0;
+    size_t i = 0;
+    for (const TextWindows::Window& window : windows.windows) {
+      for (int64_t position = window.first; position < window.last; ++position) {
+        sum += window.weight * of(nats[i++]);
+        weights += window.weight;
+      }
+    }
+    return weights > 0 ? sum / weights : 0;
+  };
+  const double mean = weighted_mean([](double x) { return x; });
+  const double variance = weighted_mean([&](double x) { return (x - mean) * (x - mean); });
+  result.nats_per_token = mean;
+  result.perplexity = std::exp(mean);
+  if (nats.size() > 1) result.standard_error = std::sqrt(variance / static_cast<double>(nats.size() - 1));
   return result;
 }
 
@@ -154,7 +164,7 @@ PerplexityResult perplexity(Model& model, const TextWindows& windows, DType kv, 
         }
       },
       progress, cancel);
-  return summarize(nats);
+  return summarize(windows, nats);
 }
 
 }  // namespace pare

@@ -29,6 +29,7 @@ struct TextWindows {
   struct Window {
     std::vector<int32_t> tokens;
     int64_t first = 0, last = 0;
+    double weight = 1;  // of each counted token in the mean
   };
   std::vector<Window> windows;
   int64_t counted() const;  // predictions in all
@@ -48,10 +49,11 @@ struct WindowOptions {
 /// window that counts anything, or the options contradict themselves.
 ///
 /// Strided (https://huggingface.co/docs/transformers/perplexity): windows begin at 0, stride, 2 stride, ... and end
-/// with the text; of each, the tokens after the end of the window before count. The guide's running mean weighs each
-/// later window by one token less than it counts; here every counted token weighs the same, which differs by less than
-/// 1e-5. Chunked (llama.cpp, tools/perplexity): whole windows only; the logits of positions [context / 2, context - 1)
-/// count, each for the token after it.
+/// with the text; of each, the tokens after the end of the window before count. The guide's running mean takes each
+/// later window for one token less than its loss is the mean of; so do these weights, or the fourth digit would differ.
+///
+/// Chunked (llama.cpp, tools/perplexity): whole windows only; the logits of positions [context / 2, context - 1) count,
+/// each for the token after it.
 TextWindows make_windows(std::span<const int32_t> tokens, const WindowOptions& options, const Model& model,
                          const TokenizerData& tokenizer);
 
@@ -79,8 +81,8 @@ struct PerplexityResult {
   int64_t tokens = 0;         // predictions counted
 };
 
-/// Sums in double what each counted prediction cost, in nats: [predictions].
-PerplexityResult summarize(std::span<const double> nats);
+/// The mean, in double, of what each counted prediction cost, in nats: [predictions].
+PerplexityResult summarize(const TextWindows& windows, std::span<const double> nats);
 
 PerplexityResult perplexity(Model& model, const TextWindows& windows, DType kv, Progress& progress,
                             const CancelFlag* cancel);

@@ -19,8 +19,9 @@ struct Int8Block {
   int8_t codes[kBlock];  // -127 .. 127
   float scale;           // absmax / 127
   int32_t sum;           // of codes
-  // Negated sums of codes times what stored weight codes are above their values (8 in Q4_0, 128 in Q8_0): where an exact
-  // sum starts that is to come out right with codes as they are stored. Ready-made, they cost the products nothing.
+  // Negated sums of codes times what stored weight codes are above their values (8 in Q4_0, 128 in Q8_0): where an
+  // exact sum starts that is to come out right with codes as they are stored. Ready-made, they cost the products
+  // nothing.
   int32_t minus_8_sum, minus_128_sum;
 };
 static_assert(sizeof(Int8Block) == 48);

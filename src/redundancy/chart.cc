@@ -47,7 +47,7 @@ class Scale {
 
  private:
   std::vector<double> linear_ticks() const {
-    const double raw = (high_ - low_) / 6;
+    const double raw = (high_ - low_) / (axis_.whole ? 12 : 6);
     const double power = std::pow(10, std::floor(std::log10(raw)));
     double step = 10 * power;
     for (const double nice : {1.0, 2.0, 5.0}) {
@@ -58,7 +58,8 @@ class Scale {
     }
     if (axis_.whole) step = std::max(1.0, std::round(step));
     std::vector<double> ticks;
-    for (double i = std::ceil(low_ / step - 1e-9); i * step <= high_ + step * 1e-9; ++i) ticks.push_back(i * step);
+    for (double i = std::ceil(low_ / step - 1e-9); i * step <= high_ + step * 1e-9; ++i)
+      ticks.push_back(i * step + 0.0);  // never -0
     return ticks;
   }
   /// Powers of ten, with 2 and 5 between them if there are few.

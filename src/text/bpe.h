@@ -41,7 +41,8 @@ class MergeTable {
   size_t used_ = 0;
 };
 
-/// Merges symbols, always the pair of the best rank and the leftmost of those, until none merges. n log n for any input.
+/// Merges symbols, always the pair of the best rank and the leftmost of those, until none merges. n log n for any
+/// input.
 class Merger {
  public:
   explicit Merger(const MergeTable& table) : table_(table) {}
@@ -110,7 +111,8 @@ class BpeModel {
   std::array<int32_t, 256> last_byte_symbol_{};  // byte level: the same for the last byte of a word
   std::array<int32_t, 128> ascii_symbol_{};
   std::unordered_map<char32_t, int32_t> character_symbol_;
-  // SentencePiece: characters that are no piece but occur in pieces can still be merged. Their symbols follow the pieces.
+  // SentencePiece: characters that are no piece but occur in pieces can still be merged. Their symbols follow the
+  // pieces.
   std::vector<std::string> extra_characters_;
   PieceIndex whole_words_{0};  // ignore_merges
   int32_t unknown_ = kNoSymbol;

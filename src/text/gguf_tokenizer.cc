@@ -33,7 +33,7 @@ constexpr const char* kExtra = "pare.tokenizer";
 
 struct Role {
   const char* key;
-  std::optional<int32_t> TokenizerData::* id;
+  std::optional<int32_t> TokenizerData::*id;
 };
 constexpr Role kRoles[] = {{"tokenizer.ggml.bos_token_id", &TokenizerData::bos},
                            {"tokenizer.ggml.eos_token_id", &TokenizerData::eos},
@@ -42,8 +42,8 @@ constexpr Role kRoles[] = {{"tokenizer.ggml.bos_token_id", &TokenizerData::bos},
 
 // Files name one eos; these end a turn all the same, and are recognised by what they are called.
 constexpr std::array<std::string_view, 12> kEndsOfTurn = {
-    "<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",       "<|end_of_text|>",
-    "<|eom_id|>",    "<EOT>",      "_<EOT>",  "[EOT]",         "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",         "<|end_of_text|>",
+    "<|eom_id|>", "<EOT>",      "_<EOT>",  "[EOT]",         "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
 
 bool is_control(TokenType type) { return type == TokenType::kControl || type == TokenType::kUnknown; }
 

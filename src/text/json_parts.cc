@@ -171,13 +171,16 @@ JsonTree write_normalizer(const std::vector<NormalizerStep>& steps) {
         parts.push_back({{"type", "Strip"}, {"strip_left", left}, {"strip_right", !left}});
         break;
       }
-      case Normalize::kPrepend: parts.push_back({{"type", "Prepend"}, {"prepend", step.content}}); break;
+      case Normalize::kPrepend:
+        parts.push_back({{"type", "Prepend"}, {"prepend", step.content}});
+        break;
       case Normalize::kReplace:
         parts.push_back({{"type", "Replace"}, {"pattern", {{"Regex", step.pattern}}}, {"content", step.content}});
         break;
       case Normalize::kCharsMap:
         fail("a SentencePiece character map cannot be written to a tokenizer.json that reads the same");
-      default: parts.push_back({{"type", name_of(kPlainNormalizers, step.kind)}});
+      default:
+        parts.push_back({{"type", name_of(kPlainNormalizers, step.kind)}});
     }
   }
   return sequence("normalizers", std::move(parts));
@@ -225,8 +228,8 @@ AddedToken parse_added_token(const JsonTree& part, std::string_view where) {
 }
 
 JsonTree write_added_token(const AddedToken& token) {
-  return {{"id", token.id},           {"special", token.special},         {"lstrip", token.lstrip},
-          {"rstrip", token.rstrip},   {"single_word", token.single_word}, {"normalized", token.normalized}};
+  return {{"id", token.id},         {"special", token.special},         {"lstrip", token.lstrip},
+          {"rstrip", token.rstrip}, {"single_word", token.single_word}, {"normalized", token.normalized}};
 }
 
 }  // namespace pare

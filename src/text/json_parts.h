@@ -10,7 +10,8 @@
 
 namespace pare {
 
-/// A JSON document with sorted objects: those of tokenizer files can have 100,000 keys, which ordered ones look through.
+/// A JSON document with sorted objects: those of tokenizer files can have 100,000 keys, which ordered ones look
+/// through.
 using JsonTree = nlohmann::json;
 
 /// A tokenizer.json with what is large kept apart: model.vocab and model.merges, all else as a document.

@@ -87,8 +87,10 @@ class TokenizerListener : public JsonListener {
   }
 
   TokenizerJson take() {
-    make_index();
-    for (const auto& [left, right] : early_merges_) out_.merges.push_back({id_in_merge(left), id_in_merge(right)});
+    if (!out_.vocabulary.empty()) {  // without one there is something better to say about the file
+      make_index();
+      for (const auto& [left, right] : early_merges_) out_.merges.push_back({id_in_merge(left), id_in_merge(right)});
+    }
     out_.rest = rest_.take();
     return std::move(out_);
   }

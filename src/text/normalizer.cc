@@ -115,15 +115,24 @@ std::string Normalizer::normalize(std::string_view text) const {
 
 std::string Normalizer::apply(const Step& step, std::string text) const {
   switch (step.kind) {
-    case Kind::kNfc: return normalize_unicode(text, NormalForm::kNfc);
-    case Kind::kNfd: return normalize_unicode(text, NormalForm::kNfd);
-    case Kind::kNfkc: return normalize_unicode(text, NormalForm::kNfkc);
-    case Kind::kNfkd: return normalize_unicode(text, NormalForm::kNfkd);
-    case Kind::kLowercase: return lowercase(text);
-    case Kind::kStripLeft: return std::string(strip_left(text));
-    case Kind::kStripRight: return std::string(strip_right(text));
-    case Kind::kPrepend: return text.empty() ? text : step.content + text;
-    case Kind::kCharsMap: return map_characters(*step.map, text);
+    case Kind::kNfc:
+      return normalize_unicode(text, NormalForm::kNfc);
+    case Kind::kNfd:
+      return normalize_unicode(text, NormalForm::kNfd);
+    case Kind::kNfkc:
+      return normalize_unicode(text, NormalForm::kNfkc);
+    case Kind::kNfkd:
+      return normalize_unicode(text, NormalForm::kNfkd);
+    case Kind::kLowercase:
+      return lowercase(text);
+    case Kind::kStripLeft:
+      return std::string(strip_left(text));
+    case Kind::kStripRight:
+      return std::string(strip_right(text));
+    case Kind::kPrepend:
+      return text.empty() ? text : step.content + text;
+    case Kind::kCharsMap:
+      return map_characters(*step.map, text);
     case Kind::kReplace:
       return step.pattern ? replace_matches(*step.pattern, text, step.content)
                           : replace_literal(text, step.literal, step.content);
@@ -157,8 +166,8 @@ std::vector<NormalizerStep> sentencepiece_normalizer(std::string charsmap, bool 
   if (remove_extra_whitespaces) {
     steps.push_back({Kind::kReplace, "\\A +", ""});
     steps.push_back({Kind::kReplace, " {2,}", " "});
-    // SentencePiece has written its symbol for spaces by then, so that one in the text goes as well. The lookbehind lets a
-    // search begin once in a run, not at each of its characters.
+    // SentencePiece has written its symbol for spaces by then, so that one in the text goes as well. The lookbehind
+    // lets a search begin once in a run, not at each of its characters.
     steps.push_back({Kind::kReplace, "(?<![ \u2581])[ \u2581]+\\z", ""});
   }
   if (add_dummy_prefix) steps.push_back({Kind::kPrepend, "", std::string(kSpaceSymbol)});

@@ -25,15 +25,20 @@ class Joiner {
 
   void add(Stretch stretch) {
     switch (behavior_) {
-      case SplitBehavior::kIsolated: emit_(stretch.begin, stretch.end); return;
+      case SplitBehavior::kIsolated:
+        emit_(stretch.begin, stretch.end);
+        return;
       case SplitBehavior::kRemoved:
         if (!stretch.match) emit_(stretch.begin, stretch.end);
         return;
-      case SplitBehavior::kContiguous: return join(stretch, stretch.match == previous_match_);
+      case SplitBehavior::kContiguous:
+        return join(stretch, stretch.match == previous_match_);
       // A match goes to the stretch before it, unless that is a match as well.
-      case SplitBehavior::kMergedWithPrevious: return join(stretch, stretch.match && !previous_match_);
+      case SplitBehavior::kMergedWithPrevious:
+        return join(stretch, stretch.match && !previous_match_);
       // A match waits for the stretch after it, unless that is a match as well.
-      case SplitBehavior::kMergedWithNext: return join(stretch, previous_match_ && !stretch.match);
+      case SplitBehavior::kMergedWithNext:
+        return join(stretch, previous_match_ && !stretch.match);
     }
   }
   void finish() {
@@ -65,8 +70,12 @@ PreTokenizer::PreTokenizer(std::span<const PreTokenizerStep> steps) {
   for (const PreTokenizerStep& step : steps) {
     ends_in_characters_ = bytes;
     switch (step.kind) {
-      case PreTokenizerStep::Kind::kSplit: steps_.push_back({Step::Kind::kSplit, step, Regex(step.pattern)}); break;
-      case PreTokenizerStep::Kind::kMetaspace: steps_.push_back({Step::Kind::kMetaspace, step, {}}); break;
+      case PreTokenizerStep::Kind::kSplit:
+        steps_.push_back({Step::Kind::kSplit, step, Regex(step.pattern)});
+        break;
+      case PreTokenizerStep::Kind::kMetaspace:
+        steps_.push_back({Step::Kind::kMetaspace, step, {}});
+        break;
       case PreTokenizerStep::Kind::kByteLevel:
         if (bytes) fail("a pre-tokenizer with two ByteLevel steps");
         bytes = true;
@@ -94,10 +103,14 @@ void PreTokenizer::Run::next(size_t step, Piece piece, Word word) {
     return word(piece.text);
   }
   switch (owner_.steps_[step].kind) {
-    case Step::Kind::kSplit: return split_step(step, piece, word);
-    case Step::Kind::kMetaspace: return metaspace_step(step, piece, word);
-    case Step::Kind::kPrefix: return prefix_step(step, piece, word);
-    case Step::Kind::kBytes: return bytes_step(step, piece, word);
+    case Step::Kind::kSplit:
+      return split_step(step, piece, word);
+    case Step::Kind::kMetaspace:
+      return metaspace_step(step, piece, word);
+    case Step::Kind::kPrefix:
+      return prefix_step(step, piece, word);
+    case Step::Kind::kBytes:
+      return bytes_step(step, piece, word);
   }
 }
 

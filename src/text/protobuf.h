@@ -29,9 +29,15 @@ class ProtoReader {
     if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff) broken("a field number out of range");
     field.number = static_cast<uint32_t>(tag >> 3);
     switch (tag & 7) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed(8); break;
-      case 5: field.value = fixed(4); break;
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.value = fixed(8);
+        break;
+      case 5:
+        field.value = fixed(4);
+        break;
       case 2: {
         field.kind = ProtoField::Kind::kBytes;
         const uint64_t length = varint();
@@ -40,7 +46,8 @@ class ProtoReader {
         at_ += length;
         break;
       }
-      default: broken("a field of an unknown wire type");
+      default:
+        broken("a field of an unknown wire type");
     }
     return field;
   }

@@ -37,7 +37,8 @@ class Regex::Matcher {
   Matcher(Matcher&&) noexcept;
   Matcher& operator=(Matcher&&) noexcept;
 
-  /// The leftmost match that begins at `start` or later. text is valid UTF-8; what is before start is seen by lookbehind.
+  /// The leftmost match that begins at `start` or later. text is valid UTF-8; what is before start is seen by
+  /// lookbehind.
   std::optional<RegexMatch> find(std::string_view text, size_t start);
   /// Calls found(match) for each match in order; as in Oniguruma's users, an empty match right after a match is none.
   template <class Found>

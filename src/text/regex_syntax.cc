@@ -50,9 +50,12 @@ class Translator {
 
   void translate_next() {
     switch (pattern_[at_]) {
-      case '\\': return translate_escape(false);
-      case '[': return translate_class();
-      case '(': return open_group();
+      case '\\':
+        return translate_escape(false);
+      case '[':
+        return translate_class();
+      case '(':
+        return open_group();
       case ')':
         if (open_.size() == 1) refuse("a ')' without a group");
         ++at_;
@@ -67,11 +70,15 @@ class Translator {
         return translate_quantifier();
       case '*':
       case '+':
-      case '?': refuse("a quantifier that follows nothing or another quantifier");
+      case '?':
+        refuse("a quantifier that follows nothing or another quantifier");
       case '^':
-      case '$': return copy(1);
-      case '|': return copy(1);
-      default: return translate_literal();
+      case '$':
+        return copy(1);
+      case '|':
+        return copy(1);
+      default:
+        return translate_literal();
     }
   }
 
@@ -81,7 +88,8 @@ class Translator {
     translate_quantifier();
   }
 
-  /// Without regard to case, Oniguruma takes some characters for two and the reverse (\u00df for "ss", \ufb01 for "fi").
+  /// Without regard to case, Oniguruma takes some characters for two and the reverse (\u00df for "ss", \ufb01 for
+  /// "fi").
   void check_folding() const {
     if (!open_.back().any_case) return;
     if (static_cast<unsigned char>(rest()[0]) >= 0x80) refuse("a character that is not ASCII within (?i)");
@@ -229,13 +237,20 @@ class Translator {
       case 't':
       case 'f':
       case 'e':
-      case 'a': return emit(std::string("\\") + c);
-      case 'v': return emit("\\x0b");  // in PCRE2 any vertical space
-      case 's': return emit("\\" + std::string(kSpaceProperty));
-      case 'S': return emit("\\P" + std::string(kSpaceProperty.substr(1)));
-      case 'd': return emit("\\p{Nd}");
-      case 'D': return emit("\\P{Nd}");
-      default: return false;
+      case 'a':
+        return emit(std::string("\\") + c);
+      case 'v':
+        return emit("\\x0b");  // in PCRE2 any vertical space
+      case 's':
+        return emit("\\" + std::string(kSpaceProperty));
+      case 'S':
+        return emit("\\P" + std::string(kSpaceProperty.substr(1)));
+      case 'd':
+        return emit("\\p{Nd}");
+      case 'D':
+        return emit("\\P{Nd}");
+      default:
+        return false;
     }
   }
 
@@ -249,15 +264,22 @@ class Translator {
     const std::string inner = std::string(kWordProperties) + std::string(kLatin1Numbers);
     const std::string word = "[" + inner + "]";
     switch (c) {
-      case 'w': return emit(word);
-      case 'W': return emit("[^" + inner + "]");
-      case 'h': return emit("[0-9a-fA-F]");
-      case 'b': return emit("(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))");
-      case 'B': return emit("(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))");
+      case 'w':
+        return emit(word);
+      case 'W':
+        return emit("[^" + inner + "]");
+      case 'h':
+        return emit("[0-9a-fA-F]");
+      case 'b':
+        return emit("(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))");
+      case 'B':
+        return emit("(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))");
       case 'A':
       case 'z':
-      case 'Z': return emit(std::string("\\") + c);
-      default: return translate_control(c);
+      case 'Z':
+        return emit(std::string("\\") + c);
+      default:
+        return translate_control(c);
     }
   }
 

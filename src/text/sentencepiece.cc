@@ -45,14 +45,29 @@ TrainerSpec read_trainer_spec(std::string_view bytes, std::string_view where) {
     if (field->kind != ProtoField::Kind::kNumber) continue;
     const auto id = static_cast<int64_t>(static_cast<int32_t>(field->value));
     switch (field->number) {
-      case trainer_field::kModelType: spec.model_type = field->value; break;
-      case trainer_field::kWhitespaceAsSuffix: spec.whitespace_as_suffix = field->value != 0; break;
-      case trainer_field::kByteFallback: spec.byte_fallback = field->value != 0; break;
-      case trainer_field::kUnknownId: spec.unknown = id; break;
-      case trainer_field::kBosId: spec.bos = id; break;
-      case trainer_field::kEosId: spec.eos = id; break;
-      case trainer_field::kPaddingId: spec.padding = id; break;
-      default: break;
+      case trainer_field::kModelType:
+        spec.model_type = field->value;
+        break;
+      case trainer_field::kWhitespaceAsSuffix:
+        spec.whitespace_as_suffix = field->value != 0;
+        break;
+      case trainer_field::kByteFallback:
+        spec.byte_fallback = field->value != 0;
+        break;
+      case trainer_field::kUnknownId:
+        spec.unknown = id;
+        break;
+      case trainer_field::kBosId:
+        spec.bos = id;
+        break;
+      case trainer_field::kEosId:
+        spec.eos = id;
+        break;
+      case trainer_field::kPaddingId:
+        spec.padding = id;
+        break;
+      default:
+        break;
     }
   }
   return spec;
@@ -103,7 +118,8 @@ bool is_tiktoken(std::string_view text) {
   const std::string_view line = text.substr(0, std::min(text.find('\n'), size_t{200}));
   const size_t space = line.find(' ');
   const auto base64 = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' || c == '/' || c == '=';
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' || c == '/' ||
+           c == '=';
   };
   return space != std::string_view::npos && space > 0 && space + 1 < line.size() &&
          std::all_of(line.begin(), line.begin() + static_cast<ptrdiff_t>(space), base64) &&
@@ -158,15 +174,22 @@ TokenizerData parse_sentencepiece(std::span<const std::byte> bytes, std::string_
   while (const auto field = reader.next()) {
     if (field->kind != ProtoField::Kind::kBytes) continue;
     switch (field->number) {
-      case model_field::kPieces: read_piece(field->bytes, data, where); break;
-      case model_field::kTrainerSpec: trainer = read_trainer_spec(field->bytes, where); break;
-      case model_field::kNormalizerSpec: normalizer = read_normalizer_spec(field->bytes, where); break;
+      case model_field::kPieces:
+        read_piece(field->bytes, data, where);
+        break;
+      case model_field::kTrainerSpec:
+        trainer = read_trainer_spec(field->bytes, where);
+        break;
+      case model_field::kNormalizerSpec:
+        normalizer = read_normalizer_spec(field->bytes, where);
+        break;
       case model_field::kDenormalizerSpec:
         if (!read_normalizer_spec(field->bytes, where).charsmap.empty()) {
           fail("{}: a denormalizer is not supported", where);
         }
         break;
-      default: break;
+      default:
+        break;
     }
   }
   if (data.pieces.empty()) fail("{}: not a SentencePiece model: it has no pieces", where);

@@ -26,7 +26,7 @@ std::optional<int32_t> find_piece(const TokenizerData& data, const std::string& 
 
 struct Role {
   const char* key;
-  std::optional<int32_t> TokenizerData::* id;
+  std::optional<int32_t> TokenizerData::*id;
 };
 // The unknown token is the model's own affair: what a configuration calls so may never be used (GPT-2's).
 constexpr Role kRoles[] = {
@@ -44,7 +44,8 @@ std::string chat_template_of(const JsonTree& value, std::string_view where) {
 }
 
 /// An id, or a list of ids.
-std::vector<int32_t> ids_of(const JsonTree& config, const char* key, const TokenizerData& data, std::string_view where) {
+std::vector<int32_t> ids_of(const JsonTree& config, const char* key, const TokenizerData& data,
+                            std::string_view where) {
   std::vector<int32_t> ids;
   if (is_null_or_missing(config, key)) return ids;
   const JsonTree& value = config.at(key);

@@ -22,8 +22,8 @@ TokenMatcher::TokenMatcher(std::vector<Entry> entries) : entries_(std::move(entr
 
 std::optional<TokenMatcher::Found> TokenMatcher::match_at(std::string_view text, size_t start) const {
   if (start >= text.size() || !first_.test(static_cast<uint8_t>(text[start]))) return std::nullopt;
-  // The entries that begin with text[start, start + depth) are a range, which each byte narrows; in it the one that ends
-  // there stands first.
+  // The entries that begin with text[start, start + depth) are a range, which each byte narrows; in it the one that
+  // ends there stands first.
   auto low = entries_.begin(), high = entries_.end();
   std::optional<Found> longest;
   for (size_t depth = 0; start + depth < text.size(); ++depth) {

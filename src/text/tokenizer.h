@@ -87,11 +87,11 @@ struct TokenizerData {
   std::vector<AddedToken> added;    // by rising id
   std::vector<NormalizerStep> normalizer;
   std::vector<PreTokenizerStep> pre_tokenizer;
-  std::string gguf_pre;            // tokenizer.ggml.pre that stands for pre_tokenizer ("llama-bpe", ...), "" if none does
-  std::string end_of_word_suffix;  // of a word's last character (CLIP's "</w>")
-  bool ignore_merges = false;      // a whole word that is a piece is taken as it is
-  bool byte_fallback = false;      // a character that is no piece becomes its bytes' pieces ("<0x0A>")
-  bool fuse_unknown = false;       // a run of unknown characters is one unknown token
+  std::string gguf_pre;  // tokenizer.ggml.pre that stands for pre_tokenizer ("llama-bpe", ...), "" if none does
+  std::string end_of_word_suffix;    // of a word's last character (CLIP's "</w>")
+  bool ignore_merges = false;        // a whole word that is a piece is taken as it is
+  bool byte_fallback = false;        // a character that is no piece becomes its bytes' pieces ("<0x0A>")
+  bool fuse_unknown = false;         // a run of unknown characters is one unknown token
   bool strip_decoded_space = false;  // decode() leaves out the first space, which encode() put there
   std::optional<int32_t> bos, eos, unknown, padding;
   std::vector<int32_t> end_of_generation;  // every id after which generation stops (eos, <|eot_id|>, ...)
@@ -134,8 +134,8 @@ class Tokenizer {
 };
 
 /// From a Hugging Face folder: tokenizer.json if it is there, else tokenizer.model; tokenizer_config.json,
-/// special_tokens_map.json and generation_config.json add bos, eos, and the chat template. Throws Error if the folder has
-/// neither, or a tokenizer.json uses a part that pare does not know (which one is named).
+/// special_tokens_map.json and generation_config.json add bos, eos, and the chat template. Throws Error if the folder
+/// has neither, or a tokenizer.json uses a part that pare does not know (which one is named).
 TokenizerData read_tokenizer_folder(const std::filesystem::path& folder);
 /// tokenizer.json's text (and, may be empty, tokenizer_config.json's); `where` names it in errors.
 TokenizerData parse_tokenizer_json(std::string_view json, std::string_view config_json, std::string_view where);

@@ -176,8 +176,8 @@ class Assembly {
       }
       data_.strip_decoded_space = number("start") == 1;
     } else if (type == "Metaspace") {
-      const bool never = !is_null_or_missing(part, "prepend_scheme") &&
-                         get_text(part, "prepend_scheme", where_) == "never";
+      const bool never =
+          !is_null_or_missing(part, "prepend_scheme") && get_text(part, "prepend_scheme", where_) == "never";
       data_.strip_decoded_space = !never && get_flag(part, "add_prefix_space", true, where_);
     } else if (type == "Replace") {
       if (get_text(part, "content", where_) != " ") fail("{}: decoder: Replace by anything but a space", where_);

@@ -20,11 +20,16 @@ struct SecondByte {
 };
 SecondByte second_byte_after(uint8_t first) {
   switch (first) {
-    case 0xe0: return {0xa0, 0xbf};
-    case 0xed: return {0x80, 0x9f};
-    case 0xf0: return {0x90, 0xbf};
-    case 0xf4: return {0x80, 0x8f};
-    default: return {0x80, 0xbf};
+    case 0xe0:
+      return {0xa0, 0xbf};
+    case 0xed:
+      return {0x80, 0x9f};
+    case 0xf0:
+      return {0x90, 0xbf};
+    case 0xf4:
+      return {0x80, 0x8f};
+    default:
+      return {0x80, 0xbf};
   }
 }
 
@@ -158,12 +163,14 @@ bool is_word_character(char32_t code) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_PC:
+      return true;
     // Circled and squared Latin letters are Alphabetic though they are symbols; the joiners hold words together.
     case UTF8PROC_CATEGORY_SO:
       return (code >= 0x24b6 && code <= 0x24e9) || (code >= 0x1f130 && code <= 0x1f149) ||
              (code >= 0x1f150 && code <= 0x1f169) || (code >= 0x1f170 && code <= 0x1f189);
-    default: return code == 0x200c || code == 0x200d;
+    default:
+      return code == 0x200c || code == 0x200d;
   }
 }
 

@@ -71,6 +71,10 @@ TEST_F(PerplexityTest, StridedWindowsCountEachTokenOnce) {
     EXPECT_EQ(w.windows[i].last, size[i]);
   }
   EXPECT_EQ(w.counted(), 17);
+  // The guide multiplies each window's mean loss by one less than its targets.
+  EXPECT_EQ(w.windows[0].weight, 1);
+  EXPECT_EQ(w.windows[1].weight, 3.0 / 4);
+  EXPECT_EQ(w.windows[3].weight, 1.0 / 2);
 }
 
 TEST_F(PerplexityTest, StridedWithoutOverlapLosesEachFirstToken) {
@@ -164,7 +168,7 @@ TEST_F(PerplexityTest, ShowsEachCountedPredictionInOrder) {
 }
 
 TEST_F(PerplexityTest, IsTheExponentialOfTheMeanInDoublePrecision) {
-  const TextWindows w = windows(150, {PerplexityProtocol::kStrided, 32, 16, 0});
+  const TextWindows w = windows(150, {PerplexityProtocol::kStrided, 32, 32, 0});
   std::vector<double> nats;
   score_windows(
       *model_, w, DType::kF32,
@@ -178,16 +182,23 @@ TEST_F(PerplexityTest, IsTheExponentialOfTheMeanInDoublePrecision) {
   const PerplexityResult result = perplexity(*model_, w, DType::kF32, no_progress(), nullptr);
   EXPECT_NEAR(result.nats_per_token, mean, 1e-6);
   EXPECT_NEAR(result.perplexity, std::exp(mean), 1e-5 * std::exp(mean));
-  EXPECT_EQ(result.tokens, 149);
+  EXPECT_EQ(result.tokens, 145);
+}
+
+TextWindows counting(const std::vector<std::pair<int64_t, double>>& counts) {
+  TextWindows windows;
+  for (const auto& [count, weight] : counts) windows.windows.push_back({{}, 1, 1 + count, weight});
+  return windows;
 }
 
 TEST(Summarize, GivesMeanAndItsStandardError) {
   const std::vector<double> nats = {1, 2, 3, 6};
-  const PerplexityResult result = summarize(nats);
+  const PerplexityResult result = summarize(counting({{1, 1}, {3, 1}}), nats);
   EXPECT_DOUBLE_EQ(result.nats_per_token, 3);
   EXPECT_DOUBLE_EQ(result.perplexity, std::exp(3.0));
-  EXPECT_DOUBLE_EQ(result.standard_error, std::sqrt(14.0 / 3 / 4));
-  EXPECT_EQ(summarize({}).tokens, 0);
+  EXPECT_DOUBLE_EQ(result.standard_error, std::sqrt(14.0 / 4 / 3));
+  EXPECT_EQ(result.tokens, 4);
+  EXPECT_DOUBLE_EQ(summarize(counting({{2, 1}, {2, 0.5}}), nats).nats_per_token, 2.5);
 }
 
 TEST_F(PerplexityTest, StopsWhenAsked) {

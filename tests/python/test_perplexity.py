@@ -20,7 +20,7 @@ BUNDLED = ROOT / "models" / "story"
 def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "stories.txt"
     stories = (EVAL / "tinystories_1000.txt").read_text().replace("<|endoftext|>", "")
-    path.write_text(stories[:12_000])
+    path.write_text(stories[:6_000])
     return path
 
 
@@ -38,7 +38,7 @@ def agree(ours, theirs):
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("context, stride", [(512, 256), (512, 512), (200, 77), (64, 1 + 62)])
+@pytest.mark.parametrize("context, stride", [(512, 256), (512, 512), (200, 77), (24, 5)])
 def test_strided(text, story_ids, context, stride):
     result = pare_json("eval", STORIES, "--perplexity", text, "--context", context, "--stride", stride, "--kv", "f32")
     agree(result["perplexity"], strided_perplexity(stories260k(), story_ids, context, stride))
@@ -113,7 +113,7 @@ def test_divergence_from_a_base(text, story_ids, tmp_path):
     agree(result["perplexity"], np.exp(np.mean(nats["variant"])))
     agree(against["base"]["perplexity"], np.exp(np.mean(nats["base"])))
     agree(against["quality"], np.exp(np.mean(nats["base"]) - np.mean(nats["variant"])))
-    assert result["standard_error"] == pytest.approx(np.std(nats["variant"], ddof=1) / len(kl) ** 0.5, rel=1e-3)
+    assert result["standard_error"] == pytest.approx(np.std(nats["variant"], ddof=1) / len(kl) ** 0.5, rel=2e-3)
 
 
 def test_a_model_against_itself():

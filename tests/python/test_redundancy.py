@@ -57,7 +57,8 @@ def bundled():
 def check_scores(layers, scores):
     for kind, expected in scores.items():
         ours = np.array([layer[kind] for layer in layers])
-        np.testing.assert_allclose(ours, expected, rtol=1e-3, err_msg=kind)
+        # Both sum a float32 stream, whose rounding moves 1 - cos by about 1e-9 whatever its size.
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=4e-9, err_msg=kind)
 
 
 def check_choices(case, scores, tmp_path):

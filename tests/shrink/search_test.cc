@@ -78,7 +78,9 @@ TEST(PlanSearch, BeatsRandomSearchAtTheSameNumberOfTrials) {
       const auto bytes = static_cast<int64_t>(base * share);
       const auto ours = best_kl_at(search.trials(), bytes), theirs = best_kl_at(random, bytes);
       ASSERT_TRUE(ours) << seed << " " << share;
-      if (theirs) EXPECT_LT(*ours, 0.8 * *theirs) << seed << " " << share;
+      if (theirs) {
+        EXPECT_LT(*ours, 0.8 * *theirs) << seed << " " << share;
+      }
     }
   }
 }

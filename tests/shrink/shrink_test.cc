@@ -81,7 +81,9 @@ TEST(Shrink, TheFileIsWhatTheTableSays) {
     EXPECT_NEAR(measured.mean_kl, row.kl, 1e-6) << row.name;  // a base shows 1e-7 against itself
     EXPECT_NEAR(measured.quality(), row.quality, 1e-9) << row.name;
     EXPECT_NEAR(measured.model.perplexity, row.perplexity, 1e-6 * row.perplexity) << row.name;
-    if (!(row.plan == Plan{})) EXPECT_EQ(measured.top1_agreement, row.top1) << row.name;
+    if (!(row.plan == Plan{})) {
+      EXPECT_EQ(measured.top1_agreement, row.top1) << row.name;
+    }
   }
 }
 
@@ -141,7 +143,9 @@ TEST(Shrink, SizeBudgetGivesTheBestWithin) {
   EXPECT_LE(result.chosen.bytes, 400'000);
   EXPECT_GT(result.chosen.bytes, 320'000);
   for (const TrialPoint& trial : result.trials) {
-    if (trial.bytes <= 400'000) EXPECT_GE(trial.kl, result.chosen.kl * 0.2);
+    if (trial.bytes <= 400'000) {
+      EXPECT_GE(trial.kl, result.chosen.kl * 0.2);
+    }
   }
 }
 

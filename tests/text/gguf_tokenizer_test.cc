@@ -90,9 +90,10 @@ TEST(GgufTokenizer, NamesOfPreTokenizers) {
   EXPECT_TRUE(read_tokenizer_gguf(metadata).ignore_merges);
   metadata.set("tokenizer.ggml.pre", std::string("nonsense"));
   EXPECT_THAT(error_of(metadata), HasSubstr("the pre-tokenizer 'nonsense' (tokenizer.ggml.pre) is not known"));
-  for (const char* name : {"llama3", "gpt-2", "default", "qwen2", "smollm", "deepseek-llm", "deepseek-coder", "tekken",
-                           "deepseek-v3", "falcon", "starcoder", "olmo", "gpt-4o", "bloom", "superbpe", "viking",
-                           "tiny_aya", "exaone-moe", "seed-coder", "bailingmoe", "qwen35", "dbrx"}) {
+  for (const char* name :
+       {"llama3",      "gpt-2",      "default",    "qwen2",      "smollm", "deepseek-llm", "deepseek-coder", "tekken",
+        "deepseek-v3", "falcon",     "starcoder",  "olmo",       "gpt-4o", "bloom",        "superbpe",       "viking",
+        "tiny_aya",    "exaone-moe", "seed-coder", "bailingmoe", "qwen35", "dbrx"}) {
     const GgufPre pre = gguf_pre(name, "test");
     EXPECT_NO_THROW(PreTokenizer(pre.steps)) << name;
     TokenizerData data;

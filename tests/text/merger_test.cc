@@ -43,7 +43,8 @@ TEST(Merger, AgreesWithTheDefinition) {
     Merger merger(table);
     for (const size_t length : {0u, 1u, 2u, 7u, 24u, 25u, 26u, 60u, 300u}) {
       std::vector<int32_t> word;
-      for (size_t i = 0; i < length; ++i) word.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(symbols))));
+      for (size_t i = 0; i < length; ++i)
+        word.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(symbols))));
       const std::vector<int32_t> expected = merge_slowly(table, word);
       merger.merge(word);
       ASSERT_EQ(word, expected) << "round " << round << ", length " << length;

@@ -15,9 +15,8 @@ using ::testing::HasSubstr;
 std::vector<std::string> matches(std::string_view pattern, std::string_view text) {
   const Regex regex(pattern);
   std::vector<std::string> found;
-  Regex::Matcher(regex).for_each(text, [&](RegexMatch match) {
-    found.emplace_back(text.substr(match.begin, match.end - match.begin));
-  });
+  Regex::Matcher(regex).for_each(
+      text, [&](RegexMatch match) { found.emplace_back(text.substr(match.begin, match.end - match.begin)); });
   return found;
 }
 
@@ -31,8 +30,7 @@ std::string error_of(std::string_view pattern) {
 }
 
 TEST(Regex, WhatDiffersFromPcreIsRewritten) {
-  EXPECT_EQ(to_pcre2(R"(\s\S\d\D[\s\d])"),
-            R"(\p{White_Space}\P{White_Space}\p{Nd}\P{Nd}[\p{White_Space}\p{Nd}])");
+  EXPECT_EQ(to_pcre2(R"(\s\S\d\D[\s\d])"), R"(\p{White_Space}\P{White_Space}\p{Nd}\P{Nd}[\p{White_Space}\p{Nd}])");
   EXPECT_EQ(to_pcre2(R"((a)(?:b)(?=c)(?!d)(?<=e)(?<!f)(?>g))"), R"((?:a)(?:b)(?=c)(?!d)(?<=e)(?<!f)(?>g))");
   EXPECT_EQ(to_pcre2("(?i:a)(?m:.)"), "(?i:a)(?s:.)");
   EXPECT_EQ(to_pcre2("x(?:a(?i)b|c)d"), "x(?:a(?i:b|c))d");

@@ -56,9 +56,7 @@ Message pieces() {
 std::string trainer(uint64_t type = 2) { return Message().number(3, type).done(); }
 std::string normalizer() { return Message().number(3, 1).number(4, 0).number(5, 1).done(); }
 
-TokenizerData parse(std::string_view bytes) {
-  return parse_sentencepiece(std::as_bytes(std::span(bytes)), "m.model");
-}
+TokenizerData parse(std::string_view bytes) { return parse_sentencepiece(std::as_bytes(std::span(bytes)), "m.model"); }
 
 std::string error_of(std::string_view bytes) {
   try {
@@ -85,7 +83,12 @@ TEST(SentencePiece, EncodesAndDecodes) {
 
 TEST(SentencePiece, TheLeftmostOfEqualScoresIsMergedFirst) {
   Message model;
-  model.piece("<unk>", 0, 2).piece("\u2581", 0, 1).piece("a", 0, 1).piece("b", 0, 1).piece("ab", -1, 1).piece("ba", -1, 1);
+  model.piece("<unk>", 0, 2)
+      .piece("\u2581", 0, 1)
+      .piece("a", 0, 1)
+      .piece("b", 0, 1)
+      .piece("ab", -1, 1)
+      .piece("ba", -1, 1);
   const Tokenizer tokenizer(parse(model.bytes(2, trainer()).bytes(3, normalizer()).done()));
   EXPECT_THAT(tokenizer.encode("aba"), ElementsAre(1, 4, 2));
   EXPECT_THAT(tokenizer.encode("bab"), ElementsAre(1, 5, 3));
@@ -150,7 +153,8 @@ TEST(SentencePiece, BrokenModelsAreRefused) {
   EXPECT_THAT(error_of(Message().piece("x", 0, 1).bytes(2, trainer()).done()), HasSubstr("no piece is the unknown"));
   EXPECT_THAT(error_of(pieces().piece("a", 0, 1).bytes(2, trainer()).done()), HasSubstr("has the ids 6 and 8"));
   EXPECT_THAT(error_of(pieces().piece("x", std::nanf(""), 1).bytes(2, trainer()).done()), HasSubstr("not a number"));
-  EXPECT_THAT(error_of(pieces().piece(std::string(5000, 'x'), 0, 1).bytes(2, trainer()).done()), HasSubstr("5000 bytes"));
+  EXPECT_THAT(error_of(pieces().piece(std::string(5000, 'x'), 0, 1).bytes(2, trainer()).done()),
+              HasSubstr("5000 bytes"));
   const std::string map = Message().bytes(2, "abc").done();
   EXPECT_THAT(error_of(pieces().bytes(2, trainer()).bytes(3, map).done()), HasSubstr("a character map of 3 bytes"));
 }

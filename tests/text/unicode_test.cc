@@ -32,7 +32,9 @@ TEST(Unicode, BrokenTextIsReplacedByLongestStarts) {
   EXPECT_EQ(valid("\xf4\x91\x92\x93\xff\x41\x80\xbf\x42"), r + r + r + r + r + "A" + r + r + "B");
   EXPECT_EQ(valid("\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41"), r + r + r + r + "A");
   EXPECT_EQ(valid("\xf0\x9f\x98"), r);
-  EXPECT_EQ(valid("a\xe2\x82" "b\xff"), "a" + r + "b" + r);
+  EXPECT_EQ(valid("a\xe2\x82"
+                  "b\xff"),
+            "a" + r + "b" + r);
 }
 
 TEST(Unicode, ValidTextIsNotCopied) {

@@ -1,13 +1,13 @@
 // tool_tokenize MODEL [--through gguf|json] [--write-json FOLDER] [--write-gguf FILE] [--show-gguf all] [--time FILE]
 //
-// MODEL is a tokenizer.json, a SentencePiece model, a GGUF file or a folder. Requests come on standard input, a line each,
-// text as hexadecimal bytes; answers go out a line each:
+// MODEL is a tokenizer.json, a SentencePiece model, a GGUF file or a folder. Requests come on standard input, a line
+// each, text as hexadecimal bytes; answers go out a line each:
 //   e[s][p] HEX   encode; s adds special tokens, p parses them    -> ids
 //   d[k] ID...    decode; k keeps special tokens                  -> HEX
 //   o[k] ID       decode_one                                      -> HEX
 // --show-gguf prints the GGUF metadata that is no array, a key and a value a line.
-#include <ctime>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -98,7 +98,8 @@ void time_file(const pare::Tokenizer& tokenizer, const std::string& path) {
     count = tokenizer.encode(text).size();
     best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
   }
-  std::cout << fmt::format("{} tokens {:.2f} MB a second of processor time\n", count, static_cast<double>(text.size()) / best / 1e6);
+  std::cout << fmt::format("{} tokens {:.2f} MB a second of processor time\n", count,
+                           static_cast<double>(text.size()) / best / 1e6);
 }
 
 int run(int count, char** arguments) {

@@ -96,9 +96,9 @@ const shown = data.trials.filter((t) => t.kl < 500);
 function drawFront(svg, width, height) {
   const left = 52, right = width - 14, top = 12, bottom = height - 40, log = frontBy === "kl";
   const points = shown.filter((t) => !log || t.kl > 1e-7);
-  // Plans far below any use would press the rest into a corner.
+  // Plans far below what was asked for would press the rest into a corner.
   const value = (t) => log ? t.kl : t.quality;
-  const floor = Math.min(0.5, ...data.steps.map((s) => s.quality), data.result.quality) - 0.02;
+  const floor = Math.max(0.2, Math.min(0.85, data.result.quality - 0.05));
   const visible = points.filter((t) => log ? t.kl < 3 : t.quality >= floor);
   if (!visible.length) return;
   const sizes = visible.map((t) => t.bytes), values = visible.map(value);
@@ -121,7 +121,8 @@ function drawFront(svg, width, height) {
   if (data.budget.quality && !log) {
     element(svg, "line", {x1: left, x2: right, y1: y.at(data.budget.quality), y2: y.at(data.budget.quality),
                           stroke: css("--good"), "stroke-dasharray": "5 4"});
-    element(svg, "text", {x: right, y: y.at(data.budget.quality) - 5, "text-anchor": "end"}, "asked for");
+    element(svg, "text", {x: right, y: y.at(data.budget.quality) + 15, "text-anchor": "end"},
+            `asked for: ${percent(data.budget.quality, 0)}`);
   }
   if (data.budget.bytes) {
     element(svg, "line", {x1: x.at(data.budget.bytes), x2: x.at(data.budget.bytes), y1: top, y2: bottom,

@@ -11,10 +11,12 @@
 namespace pare::kernels {
 namespace {
 
-/// G groups of 16 weight rows x C activation rows; `lanes` rows of the last group are stored.
+/// G groups of 16 weight rows x C activation rows; `lanes` rows of the last group are stored. `next`, if given, is
+/// where the groups of the next tile lie: they are asked for in order, into the second-level cache, while this one is
+/// computed.
 template <class T, int G, int C>
-void block_tile(const std::byte* weights, int64_t group_bytes, const std::byte* input, int64_t input_stride,
-                int64_t blocks, float* output, int64_t output_stride, int lanes) {
+void block_tile(const std::byte* weights, const std::byte* next, int64_t group_bytes, const std::byte* input,
+                int64_t input_stride, int64_t blocks, float* output, int64_t output_stride, int lanes) {
   using P = typename T::P;
   using V = typename P::V;
   V total[G][C];
@@ -33,6 +35,10 @@ void block_tile(const std::byte* weights, int64_t group_bytes, const std::byte* 
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) acc[g][c] = T::begin(activations(c));
     const std::byte* block = weights + b * T::kBlockBytes;
+    if (next) {
+#pragma GCC unroll 20
+      for (int i = 0; i < G * T::kBlockBytes; i += 64) __builtin_prefetch(next + b * G * T::kBlockBytes + i, 0, 2);
+    }
 #pragma GCC unroll 8
     for (int step = 0; step < T::kSteps; ++step) {
 #pragma GCC unroll 8
@@ -66,15 +72,16 @@ void block_tile(const std::byte* weights, int64_t group_bytes, const std::byte* 
 }
 
 template <class T, int G, int C>
-PARE_INLINE void block_tile_of(int count, const std::byte* weights, int64_t group_bytes, const std::byte* input,
-                               int64_t input_stride, int64_t blocks, float* output, int64_t output_stride, int lanes) {
+PARE_INLINE void block_tile_of(int count, const std::byte* weights, const std::byte* next, int64_t group_bytes,
+                               const std::byte* input, int64_t input_stride, int64_t blocks, float* output,
+                               int64_t output_stride, int lanes) {
   if constexpr (C > 1) {
     if (count < C) {
-      return block_tile_of<T, G, C - 1>(count, weights, group_bytes, input, input_stride, blocks, output, output_stride,
-                                        lanes);
+      return block_tile_of<T, G, C - 1>(count, weights, next, group_bytes, input, input_stride, blocks, output,
+                                        output_stride, lanes);
     }
   }
-  block_tile<T, G, C>(weights, group_bytes, input, input_stride, blocks, output, output_stride, lanes);
+  block_tile<T, G, C>(weights, next, group_bytes, input, input_stride, blocks, output, output_stride, lanes);
 }
 
 template <class T, int G>
@@ -85,9 +92,10 @@ void multiply_groups(const MultiplyArgs& a, int64_t row) {
   const int lanes = static_cast<int>(last < kInterleavedRows ? last : kInterleavedRows);
   for (int64_t i = 0; i < a.input_rows; i += kInputs) {
     const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
-    block_tile_of<T, G, kInputs>(count, a.weights + row / kInterleavedRows * group_bytes, group_bytes,
-                                 a.input + i * a.input_stride, a.input_stride, blocks,
-                                 a.output + i * a.output_stride + row, a.output_stride, lanes);
+    const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
+    const std::byte* next = i == 0 && row + 2 * G * kInterleavedRows <= a.row_end ? weights + G * group_bytes : nullptr;
+    block_tile_of<T, G, kInputs>(count, weights, next, group_bytes, a.input + i * a.input_stride, a.input_stride,
+                                 blocks, a.output + i * a.output_stride + row, a.output_stride, lanes);
   }
 }
 

@@ -38,6 +38,7 @@ template <class P, class W>
 struct RowsInPlace {
   const std::byte* base;
   int64_t stride;  // bytes
+  PARE_INLINE void ahead(int64_t, int) const {}
   PARE_INLINE typename P::V at(int r, int64_t step) const {
     return W::template load<P>(base + r * stride + step * 16 * W::kBytes);
   }
@@ -49,10 +50,23 @@ struct RowsInPlace {
   }
 };
 
+/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee, but those
+/// of the next tile follow in one piece: it is asked for in order while this one is computed.
+template <class P, class W>
+struct RowsFromMemory : RowsInPlace<P, W> {
+  const std::byte* next;
+  PARE_INLINE void ahead(int64_t step, int rows) const {
+    const int bytes = rows * 16 * W::kBytes;
+#pragma GCC unroll 8
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(next + step * bytes + i, 0, 2);
+  }
+};
+
 /// Weight rows converted and interleaved: [step][R][16].
 template <class P, int R>
 struct RowsInPanel {
   const float* base;
+  PARE_INLINE void ahead(int64_t, int) const {}
   PARE_INLINE typename P::V at(int r, int64_t step) const { return P::load(base + (step * R + r) * 16); }
   PARE_INLINE typename P::V tail(int r, int64_t step, int) const { return at(r, step); }
 };
@@ -64,6 +78,7 @@ PARE_INLINE void accumulate_tile(const Rows& rows, const float* x, int64_t x_str
   using V = typename P::V;
   const int64_t steps = columns / 16;
   for (int64_t step = 0; step < steps; ++step) {
+    rows.ahead(step, R);
     V w[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) w[r] = rows.at(r, step);
@@ -129,12 +144,20 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
 /// the second and later tiles find them in the cache.
 template <class P, class W, int R>
 void multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
-  const RowsInPlace<P, W> rows{a.weights + row * a.columns * W::kBytes, a.columns * W::kBytes};
-  for (int64_t i = 0; i < a.input_rows; i += P::kTileInputs) {
-    const auto count = static_cast<int>(a.input_rows - i < P::kTileInputs ? a.input_rows - i : P::kTileInputs);
-    whole_tile_of<P, R, P::kTileInputs>(count, rows, reinterpret_cast<const float*>(a.input + i * a.input_stride),
-                                        a.input_stride / 4, a.columns, a.output + i * a.output_stride + row,
-                                        a.output_stride);
+  constexpr int C = P::kTileInputs;
+  const int64_t stride = a.columns * W::kBytes;
+  const std::byte* weights = a.weights + row * stride;
+  const RowsInPlace<P, W> rows{weights, stride};
+  // At the end, what is here already is asked for again.
+  const RowsFromMemory<P, W> first_time{rows, row + 2 * R <= a.row_end ? weights + R * stride : weights};
+  for (int64_t i = 0; i < a.input_rows; i += C) {
+    const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
+    const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
+    float* output = a.output + i * a.output_stride + row;
+    if (i == 0)
+      whole_tile_of<P, R, C>(count, first_time, x, a.input_stride / 4, a.columns, output, a.output_stride);
+    else
+      whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
   }
 }
 
@@ -144,6 +167,7 @@ template <class P, class W, int R>
 struct RowsToPanel {
   RowsInPlace<P, W> rows;
   float* panel;
+  PARE_INLINE void ahead(int64_t, int) const {}
   PARE_INLINE typename P::V keep(int r, int64_t step, typename P::V v) const {
     P::store(panel + (step * R + r) * 16, v);
     return v;
