@@ -175,6 +175,62 @@ Candidate Solver::repair(Candidate candidate, const Goal& goal, const DropRule& 
   return candidate;
 }
 
+// For given drops the types are a multiple-choice knapsack: of each unit one option, with a weight (bytes, or KL if
+// that is limited) and a price (the other). Weights above the lightest options are counted in cells, rounded up, so
+// that the limit holds.
+Candidate Solver::retyped(const Candidate& candidate, const Goal& goal) const {
+  if (goal.seconds || (goal.kl && goal.bytes) || space_.units.empty()) return candidate;
+  const size_t units = space_.units.size();
+  std::vector<std::vector<double>> weight(units), price(units);
+  const std::vector<double> left = costs_.shares_left(candidate);
+  for (size_t u = 0; u < units; ++u) {
+    weight[u].assign(space_.units[u].options.size(), 0);
+    for (size_t o = 0; o < weight[u].size(); ++o) price[u].push_back(left[u] * costs_.unit_cost(u, o));
+  }
+  for (const SearchSpace::Weight& matrix : space_.weights) {
+    if (matrix.part >= 0 && candidate.dropped[static_cast<size_t>(matrix.part)]) continue;
+    auto& of_unit = weight[static_cast<size_t>(matrix.unit)];
+    for (size_t o = 0; o < of_unit.size(); ++o) of_unit[o] += static_cast<double>(matrix.bytes[o]);
+  }
+  double room = 0;  // for the units
+  if (goal.kl) {
+    std::swap(weight, price);
+    room = *goal.kl - costs_.predict(candidate);
+  } else {
+    room = static_cast<double>(*goal.bytes - space_.bytes(candidate));
+  }
+  for (size_t u = 0; u < units; ++u) {
+    room += weight[u][candidate.option[u]];
+    const double least = *std::min_element(weight[u].begin(), weight[u].end());
+    for (double& value : weight[u]) value -= least;
+    room -= least;
+  }
+  if (!(room > 0)) return candidate;
+  constexpr size_t kCells = 4096;
+  const double cell = room / kCells;
+  std::vector<double> best(kCells + 1, 0), next(kCells + 1);
+  std::vector<std::vector<uint8_t>> taken(units, std::vector<uint8_t>(kCells + 1));
+  for (size_t u = 0; u < units; ++u) {
+    std::fill(next.begin(), next.end(), std::numeric_limits<double>::infinity());
+    for (size_t o = 0; o < weight[u].size(); ++o) {
+      if (weight[u][o] > room) continue;
+      const auto cells = static_cast<size_t>(std::ceil(weight[u][o] / cell - kSlack));
+      for (size_t at = std::min(cells, kCells + 1); at <= kCells; ++at) {
+        const double total = best[at - cells] + price[u][o];
+        if (total < next[at]) next[at] = total, taken[u][at] = static_cast<uint8_t>(o);
+      }
+    }
+    best.swap(next);
+  }
+  Candidate result = candidate;
+  size_t at = kCells;
+  for (size_t u = units; u-- > 0;) {
+    result.option[u] = taken[u][at];
+    at -= static_cast<size_t>(std::ceil(weight[u][result.option[u]] / cell - kSlack));
+  }
+  return result;
+}
+
 Solution Solver::bisect(const Goal& goal, const DropRule& drops, const Prices& direction) const {
   double low = std::log(kCheapest), high = std::log(kDearest);
   const auto at = [&](double log_price) {
@@ -191,7 +247,12 @@ Solution Solver::bisect(const Goal& goal, const DropRule& drops, const Prices& d
   }
   const Prices prices = at(below ? low : high);
   Solution solution{best_at(prices, drops), prices, false};
-  solution.candidate = repair(std::move(solution.candidate), goal, drops);
+  const Candidate greedy = repair(solution.candidate, goal, drops);
+  const Candidate exact = repair(retyped(greedy, goal), goal, drops);
+  const auto value = [&](const Candidate& candidate) {
+    return goal.kl ? static_cast<double>(space_.bytes(candidate)) : costs_.predict(candidate);
+  };
+  solution.candidate = meets(exact, goal) && value(exact) < value(greedy) ? exact : greedy;
   solution.meets = meets(solution.candidate, goal);
   return solution;
 }

@@ -19,7 +19,7 @@ constexpr uint32_t kHeapLimit = 64 << 10;                         // KiB
 constexpr uint32_t kFirstLimit = 1024;                            // steps of one search
 constexpr uint32_t kLastLimit = 1u << 30;
 // What a text may take: useful patterns run at 5 to 50 MB/s, so even an emulated machine stays far below.
-constexpr double kSecondsBase = 10, kSecondsPerByte = 20e-6;
+constexpr double kSecondsBase = 1, kSecondsPerByte = 20e-6;
 
 template <auto Free>
 struct Deleter {

@@ -54,6 +54,7 @@ class Assembly {
     if (type != "BPE") {
       fail("{}: a tokenizer of type {}, which is not supported (only BPE is)", where_, quote_name(type));
     }
+    if (json_.vocabulary_is_list) fail("{}: model.vocab: expected an object of pieces and ids", where_);
     if (json_.vocabulary.empty()) fail("{}: model.vocab is empty", where_);
     const auto dropout = model().find("dropout");
     if (dropout != model().end() && !dropout->is_null() && *dropout != 0) {

@@ -38,7 +38,7 @@ void for_all(const SearchSpace& space, const std::function<void(const Candidate&
         choose(i + 1);
       }
     } else if (i < space.units.size() + space.parts.size()) {
-      for (const uint8_t dropped : {uint8_t{0}, uint8_t{1}}) {
+      for (uint8_t dropped = 0; dropped < 2; ++dropped) {
         candidate.dropped[i - space.units.size()] = dropped;
         choose(i + 1);
       }

@@ -125,7 +125,7 @@ TEST(TokenizerJson, WhatIsNotSupportedIsRefusedByName) {
       {"/model/type", 3, "type is number, expected a string"},
       {"/model/dropout", 0.1, "model.dropout"},
       {"/model/continuing_subword_prefix", "##", "continuing_subword_prefix"},
-      {"/model/vocab", json::array({json::array({"a", 0.5})}), "which is not supported"},
+      {"/model/vocab", json::array({json::array({"a", 0.5})}), "model.vocab: expected an object of pieces"},
       {"/model/vocab", json::object(), "model.vocab is empty"},
       {"/model/vocab", 5, "model.vocab: expected an object or an array"},
       {"/model/vocab/a", -1, "model.vocab: 'a': expected an id"},
