@@ -8,7 +8,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "base/error.h"
+#include "common.h"
 
 namespace pare::cli {
 namespace {
@@ -136,7 +136,8 @@ int64_t parse_bytes(std::string_view text, std::string_view what) {
                  [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   const auto* known = std::find_if(units.begin(), units.end(), [&](const Unit& u) { return unit == u.name; });
   if (error != std::errc() || known == units.end() || !(value > 0) || value * known->bytes > 9e18) {
-    fail("{}: '{}' is not a size; expected something like 200MB or 1.5GB", what, printable(text));
+    throw UsageError(
+        fmt::format("{}: '{}' is not a size; expected something like 200MB or 1.5GB", what, printable(text)));
   }
   return static_cast<int64_t>(std::llround(value * known->bytes));
 }

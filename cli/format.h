@@ -25,7 +25,7 @@ std::string plural(int64_t count, std::string_view singular);
 std::string ranges(std::span<const int> numbers);
 
 /// "200MB", "1.5GB", "800k", "2GiB", "1234": a number and an optional decimal or binary unit, any case.
-/// Throws Error naming `what` if it is something else.
+/// Throws UsageError naming `what` if it is something else.
 int64_t parse_bytes(std::string_view text, std::string_view what);
 
 /// Columns that UTF-8 text takes on a terminal; escape sequences take none.

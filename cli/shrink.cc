@@ -82,10 +82,7 @@ double parse_seconds(const std::string& text) {
 ShrinkBudget parse_budget(const ShrinkArguments& arguments) {
   ShrinkBudget budget;
   if (!arguments.quality.empty()) budget.quality = parse_quality(arguments.quality);
-  if (!arguments.size.empty()) {
-    budget.bytes = parse_bytes(arguments.size, "--size");
-    if (*budget.bytes <= 0) throw UsageError("--size: nothing is smaller than one byte");
-  }
+  if (!arguments.size.empty()) budget.bytes = parse_bytes(arguments.size, "--size");
   if (!arguments.speed.empty()) budget.speed = parse_speed(arguments.speed);
   if (!budget.quality && !budget.bytes && !budget.speed) budget.quality = kDefaultQuality;
   return budget;

@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kCheapest = 1e-18, kDearest = 1e6;  // nats a byte (or a second): beyond any model
 constexpr int kBisections = 72;
+constexpr int kPolishRounds = 4;
 constexpr double kSlack = 1e-9;  // relative, for sums in another order
 constexpr double kTiny = 1e-12;
 
@@ -231,6 +232,32 @@ Candidate Solver::retyped(const Candidate& candidate, const Goal& goal) const {
   return result;
 }
 
+// Prices alone decide which parts go; near a limit another set may leave room that suits the types better. So one part
+// at a time is taken out or put back, each time with the types chosen anew, until nothing gains.
+Candidate Solver::polish(Candidate candidate, const Goal& goal, const DropRule& drops) const {
+  const auto value = [&](const Candidate& of) {
+    return goal.kl ? static_cast<double>(space_.bytes(of)) : costs_.predict(of);
+  };
+  for (int round = 0; round < kPolishRounds; ++round) {
+    Candidate best = candidate;
+    const auto accept = [&](const Candidate& changed) {
+      const Candidate typed = retyped(changed, goal);
+      if (meets(typed, goal) && value(typed) < value(best)) best = typed;
+    };
+    accept(candidate);
+    for (size_t p = 0; p < space_.parts.size() && drops.allowed; ++p) {
+      if (!drops.forced.empty() && drops.forced[p]) continue;
+      Candidate changed = candidate;
+      changed.dropped[p] ^= 1;
+      keep_some(changed);
+      accept(changed);
+    }
+    if (best == candidate) break;
+    candidate = repair(std::move(best), goal, drops);
+  }
+  return candidate;
+}
+
 Solution Solver::bisect(const Goal& goal, const DropRule& drops, const Prices& direction) const {
   double low = std::log(kCheapest), high = std::log(kDearest);
   const auto at = [&](double log_price) {
@@ -247,12 +274,7 @@ Solution Solver::bisect(const Goal& goal, const DropRule& drops, const Prices& d
   }
   const Prices prices = at(below ? low : high);
   Solution solution{best_at(prices, drops), prices, false};
-  const Candidate greedy = repair(solution.candidate, goal, drops);
-  const Candidate exact = repair(retyped(greedy, goal), goal, drops);
-  const auto value = [&](const Candidate& candidate) {
-    return goal.kl ? static_cast<double>(space_.bytes(candidate)) : costs_.predict(candidate);
-  };
-  solution.candidate = meets(exact, goal) && value(exact) < value(greedy) ? exact : greedy;
+  solution.candidate = polish(repair(solution.candidate, goal, drops), goal, drops);
   solution.meets = meets(solution.candidate, goal);
   return solution;
 }

@@ -52,6 +52,7 @@ class Solver {
   std::vector<Step> steps(const Candidate& candidate, const DropRule& drops, const std::vector<uint8_t>& fixed) const;
   void keep_some(Candidate& candidate) const;
   Candidate retyped(const Candidate& candidate, const Goal& goal) const;
+  Candidate polish(Candidate candidate, const Goal& goal, const DropRule& drops) const;
   Solution bisect(const Goal& goal, const DropRule& drops, const Prices& direction) const;
 
   const SearchSpace& space_;

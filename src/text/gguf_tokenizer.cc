@@ -68,6 +68,7 @@ class Reader {
            quote_name(model));
     }
     data_.kind = model == "llama" ? TokenizerKind::kSentencePieceBpe : TokenizerKind::kByteLevelBpe;
+    data_.source = metadata_.file();
     read_pieces();
     read_ids();
     read_types();

@@ -168,6 +168,7 @@ TokenizerData parse_sentencepiece(std::span<const std::byte> bytes, std::string_
   }
   TokenizerData data;
   data.kind = TokenizerKind::kSentencePieceBpe;
+  data.source = where;
   TrainerSpec trainer;
   NormalizerSpec normalizer;
   ProtoReader reader(text, where);

@@ -108,7 +108,15 @@ struct Tokenizer::Impl {
   BpeModel model;
 };
 
-Tokenizer::Tokenizer(TokenizerData data) : impl_(std::make_unique<Impl>(std::move(data))) {}
+Tokenizer::Tokenizer(TokenizerData data) {
+  const std::string source = data.source;
+  try {
+    impl_ = std::make_unique<Impl>(std::move(data));
+  } catch (const Error& error) {
+    if (source.empty()) throw;
+    fail("{}: {}", source, error.what());
+  }
+}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;

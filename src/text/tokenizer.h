@@ -97,6 +97,7 @@ struct TokenizerData {
   std::vector<int32_t> end_of_generation;  // every id after which generation stops (eos, <|eot_id|>, ...)
   bool add_bos = false, add_eos = false;
   std::string chat_template;  // Jinja text as the model's authors wrote it, "" if there is none
+  std::string source;         // the file it was read from, for messages
 
   int64_t size() const { return static_cast<int64_t>(pieces.size()); }
 };

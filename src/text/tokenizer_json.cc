@@ -21,6 +21,7 @@ class Assembly {
 
   TokenizerData assemble(const JsonTree& config) {
     check_model();
+    data_.source = where_;
     data_.normalizer = parse_normalizer(member("normalizer"), where_);
     data_.pre_tokenizer = parse_pre_tokenizer(member("pre_tokenizer"), where_);
     choose_kind();

@@ -773,7 +773,10 @@ def test_long_words_and_runs(archive):
         requests = Requests()
         decoded = requests.decode(answers)
         for text, raw in zip(long_texts, bytes_of(ask(archive / name, requests)[decoded])):
-            expected = unicodedata.normalize("NFC", text) if "olmo" in name else text
+            # A SentencePiece model writes a blank as U+2581, so it cannot tell the two apart.
+            expected = text.replace("\u2581", " ") if name.endswith(".model") else text
+            if "olmo" in name:
+                expected = unicodedata.normalize("NFC", text)
             assert raw.decode() == expected
     # The library agrees on a length that it can take.
     library = tokenizers.Tokenizer.from_file(str(archive / "ort_ext/phi-2/tokenizer.json"))
@@ -835,8 +838,9 @@ def test_gguf_py_reads_what_is_written(byte_level_vocabulary, tmp_path):
     library = byte_level_library(byte_level_vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFC())
     library.add_special_tokens(["<bos>", "<eos>"])
     library.add_tokens([tokenizers.AddedToken("  ", normalized=True)])
+    library.post_processor = processors.TemplateProcessing("<bos> $A", None, [("<bos>", library.token_to_id("<bos>"))])
     library.save(str(tmp_path / "tokenizer.json"))
-    config = {"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": True, "chat_template": "{{ 'é' }}"}
+    config = {"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": "{{ 'é' }}"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [3001, 3002]}', encoding="utf-8")
     assert run_tool(tmp_path, "--write-gguf", tmp_path / "written.gguf").returncode == 0
