@@ -11,7 +11,8 @@ namespace {
 constexpr double kCheapest = 1e-18, kDearest = 1e6;  // nats a byte (or a second): beyond any model
 constexpr int kBisections = 72;
 constexpr int kPolishRounds = 4;
-constexpr double kSlack = 1e-9;  // relative, for sums in another order
+constexpr size_t kFineCells = 4096, kCoarseCells = 512;  // of the knapsack
+constexpr double kSlack = 1e-9;                          // relative, for sums in another order
 constexpr double kTiny = 1e-12;
 
 bool is_attention(const SearchSpace::Part& part) { return part.part.kind == DropPart::Kind::kAttention; }
@@ -179,7 +180,7 @@ Candidate Solver::repair(Candidate candidate, const Goal& goal, const DropRule& 
 // For given drops the types are a multiple-choice knapsack: of each unit one option, with a weight (bytes, or KL if
 // that is limited) and a price (the other). Weights above the lightest options are counted in cells, rounded up, so
 // that the limit holds.
-Candidate Solver::retyped(const Candidate& candidate, const Goal& goal) const {
+Candidate Solver::retyped(const Candidate& candidate, const Goal& goal, size_t cell_count) const {
   if (goal.seconds || (goal.kl && goal.bytes) || space_.units.empty()) return candidate;
   const size_t units = space_.units.size();
   std::vector<std::vector<double>> weight(units), price(units);
@@ -207,16 +208,15 @@ Candidate Solver::retyped(const Candidate& candidate, const Goal& goal) const {
     room -= least;
   }
   if (!(room > 0)) return candidate;
-  constexpr size_t kCells = 4096;
-  const double cell = room / kCells;
-  std::vector<double> best(kCells + 1, 0), next(kCells + 1);
-  std::vector<std::vector<uint8_t>> taken(units, std::vector<uint8_t>(kCells + 1));
+  const double cell = room / static_cast<double>(cell_count);
+  std::vector<double> best(cell_count + 1, 0), next(cell_count + 1);
+  std::vector<std::vector<uint8_t>> taken(units, std::vector<uint8_t>(cell_count + 1));
   for (size_t u = 0; u < units; ++u) {
     std::fill(next.begin(), next.end(), std::numeric_limits<double>::infinity());
     for (size_t o = 0; o < weight[u].size(); ++o) {
       if (weight[u][o] > room) continue;
       const auto cells = static_cast<size_t>(std::ceil(weight[u][o] / cell - kSlack));
-      for (size_t at = std::min(cells, kCells + 1); at <= kCells; ++at) {
+      for (size_t at = std::min(cells, cell_count + 1); at <= cell_count; ++at) {
         const double total = best[at - cells] + price[u][o];
         if (total < next[at]) next[at] = total, taken[u][at] = static_cast<uint8_t>(o);
       }
@@ -224,7 +224,7 @@ Candidate Solver::retyped(const Candidate& candidate, const Goal& goal) const {
     best.swap(next);
   }
   Candidate result = candidate;
-  size_t at = kCells;
+  size_t at = cell_count;
   for (size_t u = units; u-- > 0;) {
     result.option[u] = taken[u][at];
     at -= static_cast<size_t>(std::ceil(weight[u][result.option[u]] / cell - kSlack));
@@ -240,17 +240,17 @@ Candidate Solver::polish(Candidate candidate, const Goal& goal, const DropRule& 
   };
   for (int round = 0; round < kPolishRounds; ++round) {
     Candidate best = candidate;
-    const auto accept = [&](const Candidate& changed) {
-      const Candidate typed = retyped(changed, goal);
+    const auto accept = [&](const Candidate& changed, size_t cells) {
+      const Candidate typed = retyped(changed, goal, cells);
       if (meets(typed, goal) && value(typed) < value(best)) best = typed;
     };
-    accept(candidate);
+    accept(candidate, kFineCells);
     for (size_t p = 0; p < space_.parts.size() && drops.allowed; ++p) {
       if (!drops.forced.empty() && drops.forced[p]) continue;
       Candidate changed = candidate;
       changed.dropped[p] ^= 1;
       keep_some(changed);
-      accept(changed);
+      accept(changed, kCoarseCells);
     }
     if (best == candidate) break;
     candidate = repair(std::move(best), goal, drops);

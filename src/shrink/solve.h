@@ -31,9 +31,9 @@ struct Solution {
 };
 
 /// A knapsack over the additive model. Prices turn the limits into one sum that falls apart into independent choices,
-/// each taken exactly, and the prices that just meet the goal are found by bisection. Prices only reach plans on the convex
-/// hull, so types are then chosen once more for these drops by dynamic programming, and what room is left is filled
-/// greedily. At least one attention and one MLP stay.
+/// each taken exactly, and the prices that just meet the goal are found by bisection. Prices only reach plans on the
+/// convex hull, so types are then chosen once more for these drops by dynamic programming, and what room is left is
+/// filled greedily. At least one attention and one MLP stay.
 class Solver {
  public:
   /// All must outlive it. speed may be unknown if no goal has seconds.
@@ -51,7 +51,7 @@ class Solver {
   double seconds(const Candidate& candidate) const;
   std::vector<Step> steps(const Candidate& candidate, const DropRule& drops, const std::vector<uint8_t>& fixed) const;
   void keep_some(Candidate& candidate) const;
-  Candidate retyped(const Candidate& candidate, const Goal& goal) const;
+  Candidate retyped(const Candidate& candidate, const Goal& goal, size_t cell_count) const;
   Candidate polish(Candidate candidate, const Goal& goal, const DropRule& drops) const;
   Solution bisect(const Goal& goal, const DropRule& drops, const Prices& direction) const;
 

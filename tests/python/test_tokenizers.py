@@ -750,6 +750,10 @@ def test_long_words_and_runs(archive):
     """A megabyte that is one word must take as long as one of prose: this would not end if anything were quadratic."""
     size = 1_000_000
     rng = random.Random(2)
+    count = size // 4
+    marks = "o" + "\u0301\u0323" * count  # NFC sorts them, and Python's is quadratic in that
+    sorted_marks = "\u1ecd" + "\u0323" * (count - 1) + "\u0301" * count
+    assert unicodedata.normalize("NFC", marks[:201]) == "\u1ecd" + "\u0323" * 99 + "\u0301" * 100
     long_texts = [
         "a" * size,
         " " * size,
@@ -758,7 +762,7 @@ def test_long_words_and_runs(archive):
         "ab" * (size // 2),
         "日" * (size // 3),
         "\u0301" * (size // 2),
-        "o" + "\u0301\u0323" * (size // 4),
+        marks,
         "1" * size,
         "\n " * (size // 2),
         "A" * size,
@@ -776,7 +780,7 @@ def test_long_words_and_runs(archive):
             # A SentencePiece model writes a blank as U+2581, so it cannot tell the two apart.
             expected = text.replace("\u2581", " ") if name.endswith(".model") else text
             if "olmo" in name:
-                expected = unicodedata.normalize("NFC", text)
+                expected = sorted_marks if text is marks else unicodedata.normalize("NFC", text)
             assert raw.decode() == expected
     # The library agrees on a length that it can take.
     library = tokenizers.Tokenizer.from_file(str(archive / "ort_ext/phi-2/tokenizer.json"))
