@@ -15,11 +15,13 @@ namespace {
 
 // Long enough to bridge the work between two loops of one token, short enough that an idle program does not burn a
 // core.
-constexpr int kSpins = 20000;
+constexpr int kSpins = 200000;
 
 inline void relax() {
 #if defined(__x86_64__)
-  __builtin_ia32_pause();
+  // Not `pause`: a virtual machine that sees many of them takes the core away for longer than a loop of a small model
+  // lasts.
+  asm volatile("nop\nnop\nnop\nnop\nnop\nnop\nnop\nnop");
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif

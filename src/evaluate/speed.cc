@@ -85,12 +85,12 @@ class Bench {
     return static_cast<double>(what.tokens) / (now() - begin);
   }
 
-  void sample_ceilings(kernels::ReadCeiling& memory, Ceilings& ceilings) {
+  void sample_ceilings(kernels::ReadCeiling& memory) {
     throw_if_cancelled(cancel_);
     ThreadPool& pool = model_.pool();
-    ceilings.read_bytes = std::max(ceilings.read_bytes, memory.measure());
-    ceilings.fma = std::max(ceilings.fma, kernels::measure_fma_rate(pool));
-    if (cost_.int8_multiply_adds > 0) ceilings.int8 = std::max(ceilings.int8, kernels::measure_int8_rate(pool));
+    memory.sample();
+    fma_.samples.push_back(kernels::measure_fma_rate(pool));
+    if (cost_.int8_multiply_adds > 0) int8_.samples.push_back(kernels::measure_int8_rate(pool));
   }
 
   SpeedResult expected(bool decode, int64_t tokens) const;
@@ -103,6 +103,7 @@ class Bench {
   TokenCost cost_;
   KvCache cache_;
   std::vector<float> logits_;
+  SpeedSamples fma_, int8_;
 };
 
 SpeedResult Bench::expected(bool decode, int64_t tokens) const {
@@ -156,17 +157,20 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   }
   if (peak_memory) report.peak_before_ceilings = peak_memory();
   kernels::ReadCeiling memory(model_.pool(), static_cast<size_t>(report.ceilings.working_set));
-  sample_ceilings(memory, report.ceilings);
+  sample_ceilings(memory);
   progress_.update(++done);
   for (int run = 0; run < options_.runs; ++run) {
     for (auto& result : report.results) {
       result.speed.samples.push_back(timed(result));
       progress_.update(++done);
     }
-    sample_ceilings(memory, report.ceilings);
+    sample_ceilings(memory);
     progress_.update(++done);
   }
   progress_.finish();
+  report.ceilings.read_bytes = memory.rate();
+  report.ceilings.fma = fma_.median();
+  report.ceilings.int8 = int8_.median();
   for (auto& result : report.results) apply_ceilings(report.ceilings, result);
   return report;
 }

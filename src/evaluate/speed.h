@@ -40,7 +40,8 @@ struct SpeedResult {
   double ratio() const;
 };
 
-/// What the machine did in loops that do nothing else, the best of all samples taken between the runs.
+/// What the machine did in loops that do nothing else: medians of the samples taken between the runs, as the runs' own
+/// speeds are medians, so that a moment without neighbours raises neither.
 struct Ceilings {
   double read_bytes = 0;    // a second, over a working set as large as what a token reads
   double fma = 0;           // float multiply-adds a second

@@ -45,6 +45,12 @@ double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operati
   return best;
 }
 
+double median(std::vector<double> samples) {
+  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end());
+  return *middle;
+}
+
 constexpr int kParts = 8;  // a thread, so that a late one does not hold up the rest
 
 }  // namespace
@@ -58,11 +64,11 @@ ReadCeiling::ReadCeiling(ThreadPool& pool, size_t bytes)
   });
 }
 
-double ReadCeiling::measure() {
+void ReadCeiling::sample() {
   const FloatLoops& loops = float_loops(cpu_features());
   const int64_t parts = int64_t{kParts} * pool_.size(),
                 part = static_cast<int64_t>(memory_.size()) / parts / 4096 * 4096;
-  double best = 0;
+  size_t pattern = 0;
   for (int streams : {1, 2, 4, 8})
     for (int64_t ahead : {0, 512, 1024, 2048, 4096}) {
       const double start = seconds();
@@ -72,12 +78,16 @@ double ReadCeiling::measure() {
           (void)sink;
         }
       });
-      best = std::max(best, static_cast<double>(part * parts) / (seconds() - start));
+      rates_.resize(std::max(rates_.size(), pattern + 1));
+      rates_[pattern++].push_back(static_cast<double>(part * parts) / (seconds() - start));
     }
-  return best;
 }
 
-double measure_read_bandwidth(ThreadPool& pool, size_t bytes) { return ReadCeiling(pool, bytes).measure(); }
+double ReadCeiling::rate() const {
+  double best = 0;
+  for (const auto& samples : rates_) best = std::max(best, median(samples));
+  return best;
+}
 
 double measure_fma_rate(ThreadPool& pool, CpuFeatures features) {
   const FloatLoops& loops = float_loops(features);

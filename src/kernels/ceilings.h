@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/cpu.h"
@@ -17,16 +18,18 @@ class ReadCeiling {
  public:
   /// `bytes` of memory; to measure memory and not caches, several times the last-level cache that one core may use.
   ReadCeiling(ThreadPool& pool, size_t bytes);
-  /// Bytes a second of the best pattern, each read once: about 20 passes over the memory.
-  double measure();
+  /// Reads the memory once in each pattern: 20 passes.
+  void sample();
+  /// Bytes a second of the best pattern by the median of its samples: comparable with the median of what ran between
+  /// them. At least one sample() must have been taken.
+  double rate() const;
 
  private:
   ThreadPool& pool_;
   Buffer<std::byte> memory_;
+  std::vector<std::vector<double>> rates_;  // [patterns][samples]
 };
 
-/// ReadCeiling(pool, bytes).measure().
-double measure_read_bandwidth(ThreadPool& pool, size_t bytes);
 /// Float32 fused multiply-adds a second of all threads together, on the widest vectors the features allow.
 double measure_fma_rate(ThreadPool& pool, CpuFeatures features = cpu_features());
 /// Multiply-accumulates of int8 a second of all threads together, by the best instructions the features allow.

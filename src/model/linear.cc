@@ -9,6 +9,8 @@ namespace {
 constexpr int64_t kParallelWork = 16384;
 // Slices a thread gets of a product: enough that one slow core does not hold up the rest, few enough to stay cheap.
 constexpr int64_t kSlicesPerThread = 4;
+// Multiply-adds of a slice, at least: each one waits once for memory before its stream of weights flows.
+constexpr int64_t kSliceWork = 32768;
 
 }  // namespace
 
@@ -63,7 +65,8 @@ void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> pro
   Part parts[kMaxProducts];
   int64_t weight_rows = 0, tasks = 0, work = 0;
   for (const Product& product : products) weight_rows += product.linear->outputs();
-  const int64_t wanted = std::max<int64_t>(1, weight_rows / (pool.size() * kSlicesPerThread));
+  const int64_t row_work = products[0].linear->weight->columns * input.rows();
+  const int64_t wanted = std::max(weight_rows / (pool.size() * kSlicesPerThread), kSliceWork / row_work);
   for (size_t i = 0; i < products.size(); ++i) {
     const PackedWeight& weight = *products[i].linear->weight;
     const auto prepared = input.prepared(weight.packing->input, pool);

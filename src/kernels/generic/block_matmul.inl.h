@@ -1,6 +1,7 @@
 #pragma once
 #include <cstring>
 
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/matmul.h"
 #include "kernels/packing.h"
 
@@ -12,8 +13,7 @@ namespace pare::kernels {
 namespace {
 
 /// G groups of 16 weight rows x C activation rows; `lanes` rows of the last group are stored. `next`, if given, is
-/// where the groups of the next tile lie: they are asked for in order, into the second-level cache, while this one is
-/// computed.
+/// where the groups of a later tile lie: they are asked for in order while this one is computed.
 template <class T, int G, int C>
 void block_tile(const std::byte* weights, const std::byte* next, int64_t group_bytes, const std::byte* input,
                 int64_t input_stride, int64_t blocks, float* output, int64_t output_stride, int lanes) {
@@ -37,7 +37,8 @@ void block_tile(const std::byte* weights, const std::byte* next, int64_t group_b
     const std::byte* block = weights + b * T::kBlockBytes;
     if (next) {
 #pragma GCC unroll 20
-      for (int i = 0; i < G * T::kBlockBytes; i += 64) __builtin_prefetch(next + b * G * T::kBlockBytes + i, 0, 2);
+      for (int i = 0; i < G * T::kBlockBytes; i += 64)
+        __builtin_prefetch(next + b * G * T::kBlockBytes + i, 0, kSecondLevel);
     }
 #pragma GCC unroll 8
     for (int step = 0; step < T::kSteps; ++step) {
@@ -85,7 +86,7 @@ PARE_INLINE void block_tile_of(int count, const std::byte* weights, const std::b
 }
 
 template <class T, int G>
-void multiply_groups(const MultiplyArgs& a, int64_t row) {
+void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead) {
   constexpr int kInputs = T::P::kBlockInputs;
   const int64_t blocks = a.columns / kBlock, group_bytes = blocks * T::kBlockBytes;
   const int64_t last = a.row_end - row - (G - 1) * kInterleavedRows;
@@ -93,7 +94,8 @@ void multiply_groups(const MultiplyArgs& a, int64_t row) {
   for (int64_t i = 0; i < a.input_rows; i += kInputs) {
     const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
     const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
-    const std::byte* next = i == 0 && row + 2 * G * kInterleavedRows <= a.row_end ? weights + G * group_bytes : nullptr;
+    const std::byte* next =
+        i == 0 && row + (ahead + G) * kInterleavedRows <= a.row_end ? weights + ahead * group_bytes : nullptr;
     block_tile_of<T, G, kInputs>(count, weights, next, group_bytes, a.input + i * a.input_stride, a.input_stride,
                                  blocks, a.output + i * a.output_stride + row, a.output_stride, lanes);
   }
@@ -102,10 +104,14 @@ void multiply_groups(const MultiplyArgs& a, int64_t row) {
 template <class T>
 void multiply_blocks(const MultiplyArgs& a) {
   constexpr int kGroups = T::P::kBlockGroups;
+  const int64_t group_bytes = a.columns / kBlock * T::kBlockBytes;
+  const int64_t ahead = tiles_ahead(kGroups * group_bytes) * kGroups;  // groups
   int64_t row = a.row_begin;
+  const int64_t groups = (a.row_end - row + kInterleavedRows - 1) / kInterleavedRows;
+  read_ahead(a.weights + row / kInterleavedRows * group_bytes, groups * group_bytes);
   for (; row + (kGroups - 1) * kInterleavedRows < a.row_end; row += kGroups * kInterleavedRows)
-    multiply_groups<T, kGroups>(a, row);
-  for (; row < a.row_end; row += kInterleavedRows) multiply_groups<T, 1>(a, row);
+    multiply_groups<T, kGroups>(a, row, ahead);
+  for (; row < a.row_end; row += kInterleavedRows) multiply_groups<T, 1>(a, row, ahead);
 }
 
 /// InputFormat::kInt8Block of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds

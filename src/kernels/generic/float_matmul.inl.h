@@ -1,6 +1,7 @@
 #pragma once
 #include <cstring>
 
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/matmul.h"
 #include "kernels/packing.h"
 
@@ -50,15 +51,17 @@ struct RowsInPlace {
   }
 };
 
-/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee, but those
-/// of the next tile follow in one piece: it is asked for in order while this one is computed.
-template <class P, class W>
+/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee, but the
+/// tiles follow each other in one piece: a later one is asked for in order while this one is computed. A tile that is
+/// long waits in the second-level cache, since it would drive others out of the first.
+template <class P, class W, bool kLong>
 struct RowsFromMemory : RowsInPlace<P, W> {
   const std::byte* next;
   PARE_INLINE void ahead(int64_t step, int rows) const {
     const int bytes = rows * 16 * W::kBytes;
 #pragma GCC unroll 8
-    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(next + step * bytes + i, 0, 2);
+    for (int i = 0; i < bytes; i += 64)
+      __builtin_prefetch(next + step * bytes + i, 0, kLong ? kSecondLevel : kFirstLevel);
   }
 };
 
@@ -117,8 +120,8 @@ PARE_INLINE void fold_tile(const typename P::V (&acc)[C][R], float* output, int6
 }
 
 template <class P, int R, int C, class Rows>
-void whole_tile(const Rows& rows, const float* x, int64_t x_stride, int64_t columns, float* output,
-                int64_t output_stride) {
+PARE_INLINE void whole_tile(const Rows& rows, const float* x, int64_t x_stride, int64_t columns, float* output,
+                            int64_t output_stride) {
   typename P::V acc[C][R];
 #pragma GCC unroll 8
   for (int c = 0; c < C; ++c)
@@ -140,25 +143,30 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
   whole_tile<P, R, C>(rows, x, x_stride, columns, output, output_stride);
 }
 
-/// Few activation rows: weights are read (and converted) once per tile of activation rows, straight from their place;
-/// the second and later tiles find them in the cache.
-template <class P, class W, int R>
-void multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
-  constexpr int C = P::kTileInputs;
+/// Tiles of R weight rows from `row` on, straight from their place, for few activation rows: weights are read (and
+/// converted) once per tile of at most C activation rows; the second and later tiles find them in the cache.
+template <class P, class W, int R, int C, bool kLong>
+int64_t multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
-  const std::byte* weights = a.weights + row * stride;
-  const RowsInPlace<P, W> rows{weights, stride};
-  // At the end, what is here already is asked for again.
-  const RowsFromMemory<P, W> first_time{rows, row + 2 * R <= a.row_end ? weights + R * stride : weights};
-  for (int64_t i = 0; i < a.input_rows; i += C) {
-    const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
-    const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
-    float* output = a.output + i * a.output_stride + row;
-    if (i == 0)
-      whole_tile_of<P, R, C>(count, first_time, x, a.input_stride / 4, a.columns, output, a.output_stride);
-    else
-      whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
+  const int64_t ahead = tiles_ahead(R * stride) * R, left = a.row_end - row;
+  if (left >= R) read_ahead(a.weights + row * stride, left * stride);
+  for (; row + R <= a.row_end; row += R) {
+    const std::byte* weights = a.weights + row * stride;
+    const RowsInPlace<P, W> rows{weights, stride};
+    // At the end, what is here already is asked for again.
+    const RowsFromMemory<P, W, kLong> first_time{rows,
+                                                 row + ahead + R <= a.row_end ? weights + ahead * stride : weights};
+    for (int64_t i = 0; i < a.input_rows; i += C) {
+      const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
+      const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
+      float* output = a.output + i * a.output_stride + row;
+      if (i == 0)
+        whole_tile_of<P, R, C>(count, first_time, x, a.input_stride / 4, a.columns, output, a.output_stride);
+      else
+        whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
+    }
   }
+  return row;
 }
 
 /// Weight rows in place, stored as RowsInPanel on the way: the first tile of activations makes the panel of the others,
@@ -258,14 +266,17 @@ void multiply_panels(const MultiplyArgs& a, int64_t row_end) {
 
 template <class P, class W>
 void multiply_float(const MultiplyArgs& a) {
+  constexpr int R = P::kTileRows, C = P::kTileInputs;
   int64_t row = a.row_begin;
   if (a.input_rows >= P::kPanelInputs) {
-    row += (a.row_end - row) / P::kTileRows * P::kTileRows;
+    row += (a.row_end - row) / R * R;
     multiply_panels<P, W>(a, row);
-  } else {
-    for (; row + P::kTileRows <= a.row_end; row += P::kTileRows) multiply_rows_in_place<P, W, P::kTileRows>(a, row);
   }
-  for (; row < a.row_end; ++row) multiply_rows_in_place<P, W, 1>(a, row);
+  if (R * a.columns * W::kBytes < kBytesAhead)
+    row = multiply_rows_in_place<P, W, R, C, false>(a, row);
+  else
+    row = multiply_rows_in_place<P, W, R, C, true>(a, row);
+  multiply_rows_in_place<P, W, 1, C, true>(a, row);
 }
 
 /// What every instruction set's float packing shares.
