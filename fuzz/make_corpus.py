@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the hand-made part of fuzz/corpus/gguf and fuzz/corpus/safetensors: well-formed files, and one for each way to lie.
+"""Writes the hand-made part of fuzz/corpus/gguf, safetensors and config: well-formed files, and one for each way to lie.
 
     fuzz/make_corpus.py
 
@@ -177,7 +177,83 @@ def safetensors_files():
     yield "index_deep.json", b'{"x":' + b"[" * 300
 
 
+def config_files():
+    base = {
+        "model_type": "llama", "hidden_size": 8, "vocab_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }  # fmt: skip
+    yield "valid", base
+    yield "every_key", {
+        **base, "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "head_dim": 4,
+        "num_key_value_heads": 1, "tie_word_embeddings": True, "hidden_act": "silu", "attention_bias": True,
+        "mlp_bias": True, "rope_theta": 5e5, "drop_attn_list": [0], "drop_mlp_list": [1],
+    }  # fmt: skip
+    scalings = {
+        "none": {"rope_type": "default"},
+        "linear": {"type": "linear", "factor": 2},
+        "dynamic": {"rope_type": "dynamic", "factor": 2.5},
+        "yarn": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32, "beta_fast": 16, "beta_slow": 2,
+                 "attention_factor": 1.1, "mscale": 1, "mscale_all_dim": 0.5, "truncate": False},
+        "longrope": {"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1, 2], "factor": 2,
+                     "original_max_position_embeddings": 32, "attention_factor": 1.2},
+        "llama3": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+                   "original_max_position_embeddings": 32},
+        "unknown": {"rope_type": "spiral"},
+        "without_type": {"factor": 2},
+        "wrong_lengths": {"rope_type": "longrope", "short_factor": [1], "long_factor": [1, 2, 3]},
+        "text": {"rope_type": "linear", "factor": "two"},
+        "negative": {"rope_type": "linear", "factor": -1},
+    }  # fmt: skip
+    for name, scaling in scalings.items():
+        yield f"scaling_{name}", {**base, "rope_scaling": scaling}
+        yield f"parameters_{name}", {**base, "rope_parameters": {"rope_theta": 1e4, **scaling}}
+    for name, changes in {
+        "family": {"model_type": "mamba"}, "no_family": {"model_type": None}, "layers_text": {"num_hidden_layers": "2"},
+        "layers_many": {"num_hidden_layers": 10**9}, "layers_negative": {"num_hidden_layers": -1}, "heads_0": {"num_attention_heads": 0},
+        "groups": {"num_key_value_heads": 3}, "odd_head": {"head_dim": 3}, "hidden_0": {"hidden_size": 0},
+        "hidden_fraction": {"hidden_size": 8.5}, "hidden_2_63": {"hidden_size": 2**63}, "width_0": {"intermediate_size": 0},
+        "act": {"hidden_act": "gelu"}, "drop_far": {"drop_mlp_list": [2]}, "drop_text": {"drop_attn_list": ["0"]},
+        "drop_no_list": {"drop_attn_list": 1}, "eps_text": {"rms_norm_eps": "small"}, "tie_number": {"tie_word_embeddings": 1},
+        "theta_0": {"rope_theta": 0}, "nulls": {"num_key_value_heads": None, "head_dim": None, "rope_scaling": None},
+        "drop_all": {"drop_attn_list": [0, 1], "drop_mlp_list": [0, 1]}, "partial": {"partial_rotary_factor": 0.5},
+        "architecture_only": {"model_type": None, "architectures": ["LlamaForCausalLM"]},
+    }.items():  # fmt: skip
+        yield name, {**base, **changes}
+    yield "missing", {"model_type": "llama"}
+    yield "array", []
+    name = "llama."
+    metadata = [
+        key("general.architecture", STRING, "llama"), key(name + "embedding_length", U32, 8), key(name + "context_length", U32, 64),
+        key(name + "block_count", U32, 2), key(name + "attention.layer_norm_rms_epsilon", F32, 1e-5),
+    ]  # fmt: skip
+    heads = [key(name + "attention.head_count", U32, 2), key(name + "feed_forward_length", U32, 8)]
+    yield "valid.gguf", gguf(metadata + heads)
+    yield "every_key.gguf", gguf(metadata + [
+        array(name + "attention.head_count", I32, [2, 0]), array(name + "attention.head_count_kv", I32, [1, 0]),
+        array(name + "feed_forward_length", I32, [0, 8]), key(name + "vocab_size", U32, 16), key(name + "expert_count", U32, 0),
+        key(name + "attention.key_length", U32, 4), key(name + "attention.value_length", U32, 4),
+        key(name + "rope.dimension_count", U32, 4), key(name + "rope.freq_base", F32, 5e5),
+        key(name + "rope.scaling.type", STRING, "yarn"), key(name + "rope.scaling.factor", F32, 2),
+        key(name + "rope.scaling.original_context_length", U32, 32), key(name + "rope.scaling.yarn_beta_fast", F32, 16),
+        key(name + "rope.scaling.yarn_beta_slow", F32, 2),
+    ])  # fmt: skip
+    for case, more in {
+        "experts": [key(name + "expert_count", U32, 8)], "scaling": [key(name + "rope.scaling.type", STRING, "spiral")],
+        "no_factor": [key(name + "rope.scaling.type", STRING, "linear")],
+        "own_scaling": [key("pare.rope_scaling", STRING, json.dumps(scalings["llama3"]))],
+        "own_scaling_array": [key("pare.rope_scaling", STRING, "[]")],
+        "values_differ": [key(name + "attention.value_length", U32, 8)],
+    }.items():  # fmt: skip
+        yield case + ".gguf", gguf(metadata + heads + more)
+    yield "per_layer.gguf", gguf(metadata + [heads[1], array(name + "attention.head_count", I32, [2])])
+    yield "unknown.gguf", gguf([key("general.architecture", STRING, "mamba")])
+
+
 def main():
+    (CORPUS / "config").mkdir(parents=True, exist_ok=True)
+    for name, content in config_files():
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        (CORPUS / "config" / name).write_bytes(raw)
     for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files())):
         (CORPUS / folder).mkdir(parents=True, exist_ok=True)
         for name, content in files:
