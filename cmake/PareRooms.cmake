@@ -32,6 +32,11 @@ function(pare_room name)
     target_link_libraries(pare_${name} PUBLIC ${ROOM_ON} ${ROOM_LINK})
     if(name STREQUAL kernels)
       target_compile_options(pare_kernels PRIVATE $<$<CONFIG:Release>:-O3>)
+      if(PARE_FUZZ)
+        # No parser's; and clang takes many minutes over unrolled loops with all that.
+        target_compile_options(pare_kernels PRIVATE -fno-sanitize=undefined,fuzzer-no-link -fno-profile-instr-generate
+          -fno-coverage-mapping)
+      endif()
     endif()
   else()
     add_library(pare_${name} INTERFACE)

@@ -30,6 +30,10 @@ std::string megabytes(int64_t bytes) {
 
 std::string percent(double share, int digits = 2) { return fmt::format("{:.{}f}%", 100 * share, digits); }
 
+std::string rate_text(double value) {
+  return fmt::format("{:.{}f}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2);
+}
+
 double smaller(const ShrinkResult& result, const PlanResult& plan) {
   return static_cast<double>(result.base.bytes) / static_cast<double>(plan.bytes);
 }
@@ -50,8 +54,8 @@ std::string facts(const ShrinkResult& result) {
   out += fact(percent(chosen.top1, 1), "same next word", fmt::format("KL {:.4f}: {}", chosen.kl, in_words(chosen.kl)));
   if (chosen.tokens_per_second > 0) {
     out += fact(fmt::format("{:.2f}×", chosen.speed), "as fast to decode",
-                fmt::format("{:.3g} → {:.3g} tokens a second", chosen.tokens_per_second / chosen.speed,
-                            chosen.tokens_per_second));
+                fmt::format("{} → {} tokens a second", rate_text(result.base.tokens_per_second),
+                            rate_text(chosen.tokens_per_second)));
   }
   return out + "</div>\n";
 }
@@ -72,7 +76,7 @@ std::string row(const ShrinkResult& result, const std::string& name, const PlanR
       "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{:.2f}×</td><td>{}</td><td>{:.4f}</td><td>{}</td><td>{}</td>"
       "<td>{}</td></tr>\n",
       style, name, megabytes(plan.bytes), smaller(result, plan), percent(plan.quality), plan.kl, percent(plan.top1, 1),
-      timed ? fmt::format("{:.3g}", plan.tokens_per_second) : "–", timed ? fmt::format("{:.2f}×", plan.speed) : "–");
+      timed ? rate_text(plan.tokens_per_second) : "–", timed ? fmt::format("{:.2f}×", plan.speed) : "–");
 }
 
 std::string drops_text(const Plan& plan) {

@@ -7,6 +7,7 @@ const megabytes = (bytes) => {
   return (bytes / size).toPrecision(3) + " " + unit;
 };
 const percent = (x, digits = 1) => (100 * x).toFixed(digits) + "%";
+const rate = (x) => x.toFixed(x >= 99.95 ? 0 : x >= 9.995 ? 1 : 2);
 const escape = (text) => String(text).replace(/[&<>"]/g, (c) => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})[c]);
 
 // --- one tooltip for all marks: on hover, on focus, on touch -----------------------------------------------------
@@ -247,9 +248,9 @@ chart("speed", () => 30 * speeds.length + 8, (svg, width) => {
     element(svg, "text", {x: left - 10, y: y + 16, "text-anchor": "end", class: "strong"}, s.name);
     mark(svg, "rect", {x: left, y, width: Math.max(1, wide), height: 22, rx: 3,
                        fill: css(s.name === "the result" ? "--good" : s.name === "as it is" ? "--rest" : "--attention")},
-         `<b>${escape(s.name)}</b>${s.decode_tokens_per_second.toPrecision(3)} tokens a second<br>` +
+         `<b>${escape(s.name)}</b>${rate(s.decode_tokens_per_second)} tokens a second<br>` +
          `${s.decode_speed.toFixed(2)}x the original's, ${megabytes(s.bytes)}`);
     element(svg, "text", {x: left + wide + 8, y: y + 16},
-            `${s.decode_tokens_per_second.toPrecision(3)} tok/s  ${s.decode_speed.toFixed(2)}x`);
+            `${rate(s.decode_tokens_per_second)} tok/s  ${s.decode_speed.toFixed(2)}x`);
   });
 });
