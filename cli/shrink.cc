@@ -23,7 +23,7 @@ struct ShrinkArguments {
   std::filesystem::path model, output, report, database;
   std::string quality, size, speed, time;
   int64_t trials = 0;
-  bool fresh = false;
+  bool fresh = false, against_random = false;
   CalibrationArguments calibration;
   CLI::Option* tokens = nullptr;  // --tokens
 };
@@ -150,6 +150,18 @@ void print_comparisons(const ShrinkResult& result, Common& common) {
   }
 }
 
+void print_random(const ShrinkResult& result, Common& common) {
+  if (result.random.empty()) return;
+  Table table;
+  table.column("size at most").column("KL found").column("KL at random");
+  const auto text = [](const std::optional<double>& kl) { return kl ? fmt::format("{:.5f}", *kl) : std::string("-"); };
+  for (const RandomComparison& at : result.random) {
+    table.row({human_bytes(at.bytes), text(at.searched_kl), text(at.random_kl)});
+  }
+  common.print("\nThe search beside as many plans drawn at random, on the search's text\n{}",
+               table.render(common.style()));
+}
+
 void print_result(const ShrinkResult& result, const ShrinkArguments& arguments, const std::string& text_name,
                   Common& common) {
   const Style& style = common.style();
@@ -169,6 +181,7 @@ void print_result(const ShrinkResult& result, const ShrinkArguments& arguments, 
   for (const std::string& line : in_words(chosen.plan)) common.print("  {}\n", line);
   print_steps(result, common);
   print_comparisons(result, common);
+  print_random(result, common);
   common.print("\n  {}\n", style.dim(fmt::format("{} in {}, {} of {} for the search, {} to validate",
                                                  plural(result.trials_evaluated, "plan"), human_seconds(result.seconds),
                                                  plural(result.search_tokens, "token"), printable(text_name),
@@ -210,6 +223,7 @@ ShrinkOptions library_options(const ShrinkArguments& arguments, const Checkpoint
   }
   options.seed = arguments.calibration.seed;
   options.fresh = arguments.fresh;
+  options.against_random = arguments.against_random;
   options.database =
       arguments.database.empty() ? std::filesystem::path(arguments.output.string() + ".trials.db") : arguments.database;
   return options;
@@ -291,6 +305,8 @@ void add_shrink_command(CLI::App& app, Common& common) {
       ->add_option("--db", arguments->database,
                    "Where trials are kept, so that an interrupted search goes on (default: OUTPUT.trials.db)")
       ->type_name("FILE");
+  command->add_flag("--against-random", arguments->against_random,
+                    "Afterwards try as many plans drawn at random, and compare");
   command->add_flag("--fresh", arguments->fresh, "Forget earlier trials of this model");
   add_calibration_options(command, arguments->calibration);
   arguments->tokens = command->get_option("--tokens");

@@ -39,11 +39,9 @@ std::string wanted(const ShrinkBudget& budget) {
 
 }  // namespace
 
-Finisher::Finisher(PlanEvaluator& evaluator, const SearchSpace& space, const PlanSearch& search,
-                   const ShrinkOptions& options, Text text, DecodeOptions decode, std::function<bool()> hurry,
-                   Progress& progress, const CancelFlag* cancel)
+Finisher::Finisher(PlanEvaluator& evaluator, const PlanSearch& search, const ShrinkOptions& options, Text text,
+                   DecodeOptions decode, std::function<bool()> hurry, Progress& progress, const CancelFlag* cancel)
     : evaluator_(evaluator),
-      space_(space),
       search_(search),
       options_(options),
       text_(std::move(text)),

@@ -16,8 +16,8 @@ class Finisher {
     int validation = 0;           // the evaluator's slice
     std::vector<int32_t> prompt;  // to decode after
   };
-  Finisher(PlanEvaluator& evaluator, const SearchSpace& space, const PlanSearch& search, const ShrinkOptions& options,
-           Text text, DecodeOptions decode, std::function<bool()> hurry, Progress& progress, const CancelFlag* cancel);
+  Finisher(PlanEvaluator& evaluator, const PlanSearch& search, const ShrinkOptions& options, Text text,
+           DecodeOptions decode, std::function<bool()> hurry, Progress& progress, const CancelFlag* cancel);
 
   /// Throws Error if no plan is within the budget.
   void choose(ShrinkResult& result);
@@ -31,7 +31,6 @@ class Finisher {
   [[noreturn]] void refuse(const std::vector<PlanResult>& tried);
 
   PlanEvaluator& evaluator_;
-  const SearchSpace& space_;
   const PlanSearch& search_;
   const ShrinkOptions& options_;
   Text text_;

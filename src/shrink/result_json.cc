@@ -96,6 +96,11 @@ Json to_json(const ShrinkResult& result) {
                            {"with_drops", optional_plan(comparison.with_drops)},
                            {"without_drops", optional_plan(comparison.without_drops)}});
   }
+  Json random = Json::array();
+  for (const RandomComparison& at : result.random) {
+    random.push_back(
+        {{"bytes", at.bytes}, {"searched_kl", optional(at.searched_kl)}, {"random_kl", optional(at.random_kl)}});
+  }
   for (const TrialPoint& trial : result.trials) trials.push_back(trial_json(trial));
   for (const ChangeCost& change : result.changes) changes.push_back(change_json(change));
   return {{"budget",
@@ -108,6 +113,7 @@ Json to_json(const ShrinkResult& result) {
           {"drops_taken", result.drops_taken},
           {"steps", steps},
           {"comparisons", comparisons},
+          {"random", random},
           {"search",
            {{"trials", result.trials_evaluated},
             {"scores_evaluated", result.scores_evaluated},

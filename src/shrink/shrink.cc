@@ -8,6 +8,7 @@
 #include "redundancy/calibration.h"
 #include "shrink/finish.h"
 #include "shrink/pareto.h"
+#include "shrink/random_search.h"
 
 namespace pare {
 namespace {
@@ -66,7 +67,9 @@ class ShrinkRun {
   void settle_scale(const std::vector<std::vector<int32_t>>& windows);
   void measure_importance(const std::vector<std::vector<int32_t>>& windows);
   void settle_speed();
+  TrialEvaluator make_evaluator();
   PlanSearch make_search();
+  void compare_with_random(const PlanSearch& search);
   DecodeOptions decode_options(int rounds, int plans) const;
   double reserve() const;
   void report_search(const PlanSearch& search);
@@ -195,6 +198,14 @@ double ShrinkRun::reserve() const {
   return std::min(validation + write + kSpeedShare * *options_.seconds, kMostReserve * *options_.seconds);
 }
 
+TrialEvaluator ShrinkRun::make_evaluator() {
+  TrialEvaluator evaluator;
+  evaluator.slices = slices_;
+  evaluator.evaluate = [this](const Plan& plan, int slice) { return evaluator_.evaluate(plan, slice); };
+  evaluator.bytes = [this](const Plan& plan) { return evaluator_.file_bytes(plan); };
+  return evaluator;
+}
+
 PlanSearch ShrinkRun::make_search() {
   SearchOptions search;
   search.budget = options_.budget;
@@ -205,11 +216,7 @@ PlanSearch ShrinkRun::make_search() {
     const double begin = watch_.elapsed(), end = *options_.seconds - reserve();
     search.time_used = [this, begin, end] { return end > begin ? (watch_.elapsed() - begin) / (end - begin) : 1; };
   }
-  TrialEvaluator evaluator;
-  evaluator.slices = slices_;
-  evaluator.evaluate = [this](const Plan& plan, int slice) { return evaluator_.evaluate(plan, slice); };
-  evaluator.bytes = [this](const Plan& plan) { return evaluator_.file_bytes(plan); };
-  return {space_, speed_, std::move(evaluator), std::move(search), progress_};
+  return {space_, speed_, make_evaluator(), std::move(search), progress_};
 }
 
 void ShrinkRun::report_search(const PlanSearch& search) {
@@ -242,6 +249,26 @@ void ShrinkRun::report_search(const PlanSearch& search) {
     result_.trials.push_back(std::move(point));
   }
   for (const size_t i : pareto_front(points)) result_.trials[i].on_front = true;
+}
+
+/// At the sizes of the comparisons and of the result.
+void ShrinkRun::compare_with_random(const PlanSearch& search) {
+  progress_.start("drawing plans at random", "plans", search.used());
+  int64_t done = 0;
+  TrialEvaluator evaluator = make_evaluator();
+  evaluator.evaluate = [this, &done](const Plan& plan, int slice) {
+    if (slice == 0) progress_.update(done++);
+    return evaluator_.evaluate(plan, slice);
+  };
+  const auto drawn = random_search(space_, speed_, evaluator, search.used(), options_.seed);
+  progress_.finish();
+  std::vector<int64_t> sizes{result_.chosen.bytes};
+  for (const SizeComparison& comparison : result_.comparisons) sizes.push_back(comparison.bytes);
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  for (const int64_t bytes : sizes) {
+    result_.random.push_back({bytes, best_kl_at(search.trials(), bytes), best_kl_at(drawn, bytes)});
+  }
 }
 
 std::vector<SizeEntry> sizes_of(const Checkpoint& checkpoint) {
@@ -286,10 +313,11 @@ ShrinkResult ShrinkRun::run(const std::vector<std::vector<int32_t>>& windows) {
   PlanSearch search = make_search();
   search.run();
   Finisher finisher(
-      evaluator_, space_, search, options_, {validation_, prompt_}, decode_options(5, kFinalPlans),
+      evaluator_, search, options_, {validation_, prompt_}, decode_options(5, kFinalPlans),
       [this] { return watch_.over(); }, progress_, cancel_);
   finisher.choose(result_);
   finisher.compare(result_);
+  if (options_.against_random) compare_with_random(search);
   report_search(search);
   report_sizes();
   result_.trials_evaluated = search.used();

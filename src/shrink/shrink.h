@@ -22,6 +22,7 @@ struct ShrinkOptions {
   DType kv = DType::kF16;
   std::filesystem::path database;  // of trials; empty: kept in memory only
   bool fresh = false;              // forgets trials of this model and text
+  bool against_random = false;     // afterwards as many plans drawn at random, to compare
 };
 inline constexpr int64_t kMostTrials = 1500;
 
@@ -78,6 +79,13 @@ struct MatrixChange {
   int64_t bytes_before = 0, bytes_after = 0;
 };
 
+/// What the search found beside as many plans drawn at random: the least KL divergence on the search's text of any plan
+/// at most `bytes` large; nothing if none is as small.
+struct RandomComparison {
+  int64_t bytes = 0;
+  std::optional<double> searched_kl, random_kl;
+};
+
 struct ShrinkResult {
   PlanResult base, chosen;
   /// The base, drops alone, types alone, both together: of the chosen plan if it drops something, else of the best plan
@@ -85,6 +93,7 @@ struct ShrinkResult {
   std::vector<PlanResult> steps;
   bool drops_taken = false;
   std::vector<SizeComparison> comparisons;
+  std::vector<RandomComparison> random;
   std::vector<TrialPoint> trials;
   std::vector<ChangeCost> changes;
   Redundancy redundancy;

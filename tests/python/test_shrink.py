@@ -69,7 +69,7 @@ class Page(html.parser.HTMLParser):
 def shrunk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shrunk")
     out = folder / "small.gguf"
-    result = shrink_json("-o", out, "--quality", "90%", "--report", folder / "report")
+    result = shrink_json("-o", out, "--quality", "90%", "--report", folder / "report", "--against-random")
     return folder, out, result
 
 
@@ -102,6 +102,17 @@ def test_two_sizes_with_and_without_drops(shrunk):
         with_drops, without = comparison["with_drops"], comparison["without_drops"]
         assert with_drops["plan"]["drop"] and with_drops["bytes"] <= comparison["bytes"]
         assert without is None or ("drop" not in without["plan"] and without["bytes"] <= comparison["bytes"])
+
+
+def test_the_search_beats_chance(shrunk):
+    _, _, result = shrunk
+    assert [at["bytes"] for at in result["random"]] == sorted({at["bytes"] for at in result["random"]})
+    assert result["result"]["bytes"] in [at["bytes"] for at in result["random"]]
+    for at in result["random"]:
+        found = [t["kl"] for t in result["trials"] if t["bytes"] <= at["bytes"]]
+        assert at["searched_kl"] == min(found)
+        assert at["random_kl"] is None or at["searched_kl"] <= at["random_kl"]
+        assert at["searched_kl"] != at["random_kl"] or at["bytes"] >= result["base"]["bytes"]
 
 
 def test_the_front_is_a_front(shrunk):
