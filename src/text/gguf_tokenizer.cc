@@ -276,6 +276,9 @@ void write_merges(const TokenizerData& data, GgufMetadata& metadata) {
 }
 
 void write_sentencepiece_options(const TokenizerData& data, GgufMetadata& metadata) {
+  if (data.scores.empty() && data.merges.empty()) {
+    fail("the tokenizer merges nothing, which GGUF cannot say of a SentencePiece model: there scores always merge");
+  }
   metadata.set(kAddSpacePrefix, adds_space_prefix(data));
   metadata.set(kScores, data.scores.empty() ? scores_of_merges(data) : data.scores);
   const auto is_map = [](const NormalizerStep& step) { return step.kind == NormalizerStep::Kind::kCharsMap; };
