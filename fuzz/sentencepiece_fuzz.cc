@@ -1,5 +1,6 @@
 // Any bytes as a SentencePiece model: refused with one line, or a tokenizer that encodes a text, and encodes it the
-// same after its data went through GGUF. covers: src/text/sentencepiece.cc src/text/protobuf.h src/text/chars_map.cc
+// same after its data went through GGUF.
+// covers: src/text/sentencepiece.cc src/text/protobuf.h src/text/chars_map.cc
 #include <cstdint>
 #include <cstdlib>
 #include <string>

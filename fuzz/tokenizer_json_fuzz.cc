@@ -1,7 +1,8 @@
 // Any text as a tokenizer.json (up to a zero byte; after it a tokenizer_config.json): refused with one line, or a
 // tokenizer that encodes a text, and encodes it the same after its data went through GGUF and through a tokenizer.json
-// of our own. covers: src/text/tokenizer_json.cc src/text/json_read.cc src/text/json_parts.cc
-// src/text/special_tokens.cc covers: src/text/regex_syntax.cc
+// of our own.
+// covers: src/text/tokenizer_json.cc src/text/json_read.cc src/text/json_parts.cc src/text/special_tokens.cc
+// covers: src/text/regex_syntax.cc
 #include <cstdint>
 #include <cstdlib>
 #include <string>
