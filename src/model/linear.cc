@@ -65,8 +65,8 @@ void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> pro
   Part parts[kMaxProducts];
   int64_t weight_rows = 0, tasks = 0, work = 0;
   for (const Product& product : products) weight_rows += product.linear->outputs();
-  const int64_t row_work = products[0].linear->weight->columns * input.rows();
-  const int64_t wanted = std::max(weight_rows / (pool.size() * kSlicesPerThread), kSliceWork / row_work);
+  const int64_t row_work = std::max<int64_t>(1, products[0].linear->weight->columns * input.rows());
+  const int64_t wanted = std::max({int64_t{1}, weight_rows / (pool.size() * kSlicesPerThread), kSliceWork / row_work});
   for (size_t i = 0; i < products.size(); ++i) {
     const PackedWeight& weight = *products[i].linear->weight;
     const auto prepared = input.prepared(weight.packing->input, pool);

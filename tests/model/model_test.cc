@@ -89,6 +89,14 @@ INSTANTIATE_TEST_SUITE_P(All, ModelTypes,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0),
                          [](const auto& test) -> std::string { return pare::info(test.param).name; });
 
+TEST(Model, MoreThreadsThanThereIsWorkFor) {
+  const ModelConfig config = small_config();
+  ThreadPool one(1), many(64);  // of a product of 128 rows no thread gets four
+  const auto ids = some_tokens(300, 7, config.vocabulary);
+  const auto alone = Model::random(config, DType::kF32, one, 5), crowded = Model::random(config, DType::kF32, many, 5);
+  EXPECT_EQ(all_logits(*crowded, ids, 300, DType::kF32), all_logits(*alone, ids, 300, DType::kF32));
+}
+
 TEST(Model, LongBatchesGoThroughInChunks) {
   ModelConfig config = small_config();
   config.context = 2000;
