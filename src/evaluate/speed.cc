@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/statistics.h"
 #include "kernels/ceilings.h"
 
 namespace pare {
@@ -177,14 +178,7 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
 
 }  // namespace
 
-double SpeedSamples::median() const {
-  if (samples.empty()) return 0;
-  auto sorted = samples;
-  std::sort(sorted.begin(), sorted.end());
-  const size_t half = sorted.size() / 2;
-  return sorted.size() % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-
+double SpeedSamples::median() const { return pare::median(samples); }
 double SpeedSamples::best() const { return samples.empty() ? 0 : *std::max_element(samples.begin(), samples.end()); }
 double SpeedSamples::worst() const { return samples.empty() ? 0 : *std::min_element(samples.begin(), samples.end()); }
 

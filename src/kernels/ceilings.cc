@@ -1,9 +1,11 @@
 #include "kernels/ceilings.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 
+#include "base/statistics.h"
 #include "kernels/family.h"
 
 namespace pare::kernels {
@@ -45,18 +47,27 @@ double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operati
   return best;
 }
 
-double median(std::vector<double> samples) {
-  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
-  std::nth_element(samples.begin(), middle, samples.end());
-  return *middle;
-}
-
 constexpr int kParts = 8;  // a thread, so that a late one does not hold up the rest
+
+/// Ways to read a part: how many streams at once, how many bytes ahead each is asked for.
+struct Pattern {
+  int streams;
+  int64_t ahead;
+};
+constexpr int kStreams[] = {1, 2, 4, 8};
+constexpr int64_t kAhead[] = {0, 512, 1024, 2048, 4096};
+constexpr auto kPatterns = [] {
+  std::array<Pattern, std::size(kStreams) * std::size(kAhead)> patterns{};
+  size_t at = 0;
+  for (const int streams : kStreams)
+    for (const int64_t ahead : kAhead) patterns[at++] = {streams, ahead};
+  return patterns;
+}();
 
 }  // namespace
 
 ReadCeiling::ReadCeiling(ThreadPool& pool, size_t bytes)
-    : pool_(pool), memory_(std::max<size_t>(bytes, size_t{8} << 20)) {
+    : pool_(pool), memory_(std::max<size_t>(bytes, size_t{8} << 20)), rates_(kPatterns.size()) {
   // Threads touch the parts first, so that on a machine of several memories each has some near it.
   const auto parts = static_cast<int64_t>(memory_.size() >> 20);
   pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
@@ -68,19 +79,16 @@ void ReadCeiling::sample() {
   const FloatLoops& loops = float_loops(cpu_features());
   const int64_t parts = int64_t{kParts} * pool_.size(),
                 part = static_cast<int64_t>(memory_.size()) / parts / 4096 * 4096;
-  size_t pattern = 0;
-  for (int streams : {1, 2, 4, 8})
-    for (int64_t ahead : {0, 512, 1024, 2048, 4096}) {
-      const double start = seconds();
-      pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          volatile float sink = loops.read(memory_.data() + i * part, part, streams, ahead);
-          (void)sink;
-        }
-      });
-      rates_.resize(std::max(rates_.size(), pattern + 1));
-      rates_[pattern++].push_back(static_cast<double>(part * parts) / (seconds() - start));
-    }
+  for (size_t p = 0; p < kPatterns.size(); ++p) {
+    const double start = seconds();
+    pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        volatile float sink = loops.read(memory_.data() + i * part, part, kPatterns[p].streams, kPatterns[p].ahead);
+        (void)sink;
+      }
+    });
+    rates_[p].push_back(static_cast<double>(part * parts) / (seconds() - start));
+  }
 }
 
 double ReadCeiling::rate() const {

@@ -20,19 +20,18 @@ std::string_view shrink_report_script();
 
 namespace {
 
+std::string three_digits(double value) {
+  return fmt::format("{:.{}f}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2);
+}
+
 std::string megabytes(int64_t bytes) {
   const auto value = static_cast<double>(bytes);
-  const auto digits = [](double x) { return x >= 99.95 ? 0 : x >= 9.995 ? 1 : 2; };
-  if (value >= 1e9) return fmt::format("{:.{}f} GB", value / 1e9, digits(value / 1e9));
-  if (value >= 1e6) return fmt::format("{:.{}f} MB", value / 1e6, digits(value / 1e6));
-  return fmt::format("{:.{}f} kB", value / 1e3, digits(value / 1e3));
+  if (value >= 1e9) return three_digits(value / 1e9) + " GB";
+  if (value >= 1e6) return three_digits(value / 1e6) + " MB";
+  return three_digits(value / 1e3) + " kB";
 }
 
 std::string percent(double share, int digits = 2) { return fmt::format("{:.{}f}%", 100 * share, digits); }
-
-std::string rate_text(double value) {
-  return fmt::format("{:.{}f}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2);
-}
 
 double smaller(const ShrinkResult& result, const PlanResult& plan) {
   return static_cast<double>(result.base.bytes) / static_cast<double>(plan.bytes);
@@ -54,8 +53,8 @@ std::string facts(const ShrinkResult& result) {
   out += fact(percent(chosen.top1, 1), "same next word", fmt::format("KL {:.4f}: {}", chosen.kl, in_words(chosen.kl)));
   if (chosen.tokens_per_second > 0) {
     out += fact(fmt::format("{:.2f}×", chosen.speed), "as fast to decode",
-                fmt::format("{} → {} tokens a second", rate_text(result.base.tokens_per_second),
-                            rate_text(chosen.tokens_per_second)));
+                fmt::format("{} → {} tokens a second", three_digits(result.base.tokens_per_second),
+                            three_digits(chosen.tokens_per_second)));
   }
   return out + "</div>\n";
 }
@@ -76,7 +75,7 @@ std::string row(const ShrinkResult& result, const std::string& name, const PlanR
       "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{:.2f}×</td><td>{}</td><td>{:.4f}</td><td>{}</td><td>{}</td>"
       "<td>{}</td></tr>\n",
       style, name, megabytes(plan.bytes), smaller(result, plan), percent(plan.quality), plan.kl, percent(plan.top1, 1),
-      timed ? rate_text(plan.tokens_per_second) : "–", timed ? fmt::format("{:.2f}×", plan.speed) : "–");
+      timed ? three_digits(plan.tokens_per_second) : "–", timed ? fmt::format("{:.2f}×", plan.speed) : "–");
 }
 
 std::string drops_text(const Plan& plan) {

@@ -317,12 +317,12 @@ ShrinkResult ShrinkRun::run(const std::vector<std::vector<int32_t>>& windows) {
       [this] { return watch_.over(); }, progress_, cancel_);
   finisher.choose(result_);
   finisher.compare(result_);
-  if (options_.against_random) compare_with_random(search);
   report_search(search);
   report_sizes();
   result_.trials_evaluated = search.used();
   result_.scores_evaluated = evaluator_.evaluated();
   result_.scores_remembered = evaluator_.remembered();
+  if (options_.against_random) compare_with_random(search);
   result_.seconds = watch_.elapsed();
   return std::move(result_);
 }

@@ -209,15 +209,19 @@ Candidate Solver::retyped(const Candidate& candidate, const Goal& goal, size_t c
   }
   if (!(room > 0)) return candidate;
   const double cell = room / static_cast<double>(cell_count);
+  std::vector<std::vector<size_t>> cells(units);  // beyond the last for an option that is too heavy
+  for (size_t u = 0; u < units; ++u) {
+    for (const double heavy : weight[u]) {
+      cells[u].push_back(heavy > room ? cell_count + 1 : static_cast<size_t>(std::ceil(heavy / cell - kSlack)));
+    }
+  }
   std::vector<double> best(cell_count + 1, 0), next(cell_count + 1);
   std::vector<std::vector<uint8_t>> taken(units, std::vector<uint8_t>(cell_count + 1));
   for (size_t u = 0; u < units; ++u) {
     std::fill(next.begin(), next.end(), std::numeric_limits<double>::infinity());
-    for (size_t o = 0; o < weight[u].size(); ++o) {
-      if (weight[u][o] > room) continue;
-      const auto cells = static_cast<size_t>(std::ceil(weight[u][o] / cell - kSlack));
-      for (size_t at = std::min(cells, cell_count + 1); at <= cell_count; ++at) {
-        const double total = best[at - cells] + price[u][o];
+    for (size_t o = 0; o < cells[u].size(); ++o) {
+      for (size_t at = cells[u][o]; at <= cell_count; ++at) {
+        const double total = best[at - cells[u][o]] + price[u][o];
         if (total < next[at]) next[at] = total, taken[u][at] = static_cast<uint8_t>(o);
       }
     }
@@ -227,7 +231,7 @@ Candidate Solver::retyped(const Candidate& candidate, const Goal& goal, size_t c
   size_t at = cell_count;
   for (size_t u = units; u-- > 0;) {
     result.option[u] = taken[u][at];
-    at -= static_cast<size_t>(std::ceil(weight[u][result.option[u]] / cell - kSlack));
+    at -= cells[u][result.option[u]];
   }
   return result;
 }

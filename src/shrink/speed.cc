@@ -6,16 +6,11 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/statistics.h"
 #include "kernels/elementwise.h"
 
 namespace pare {
 namespace {
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 /// A model ready to decode the same tokens again and again.
 class Decoder {

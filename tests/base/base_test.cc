@@ -1,12 +1,9 @@
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
-#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -16,32 +13,16 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "base/statistics.h"
 #include "base/thread_pool.h"
+#include "refusal.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "pare-test-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::refusal_of;
+using test::TemporaryFolder;
 
 TEST(ThreadPool, CoversEveryIndexOnce) {
   for (int threads : {1, 2, 5}) {
@@ -63,7 +44,7 @@ TEST(ThreadPool, CoversEveryIndexOnce) {
 TEST(ThreadPool, PassesOnTheFirstException) {
   ThreadPool pool(3);
   for (int round = 0; round < 50; ++round) {
-    EXPECT_EQ(error_of([&] {
+    EXPECT_EQ(refusal_of([&] {
                 pool.parallel_for(100, 1, [](int64_t begin, int64_t, int) {
                   if (begin == 42) throw Error("forty-two");
                 });
@@ -102,14 +83,14 @@ TEST(Half, RoundsToNearestEven) {
 
 TEST(Json, RefusesWhatTheParserWouldLetThrough) {
   EXPECT_EQ(parse_json("{\"a\": [1, 2.5, \"x\"]}", "f")["a"][1], 2.5);
-  EXPECT_EQ(error_of([] { parse_json("{\"a\": 1, \"a\": 2}", "f.json"); }),
+  EXPECT_EQ(refusal_of([] { parse_json("{\"a\": 1, \"a\": 2}", "f.json"); }),
             "f.json: key \"a\" stands twice in one object");
-  EXPECT_EQ(error_of([] { parse_json("{\n \"a\": }", "f.json"); }).substr(0, 14), "f.json: line 2");
-  EXPECT_EQ(error_of([] { parse_json(std::string(100000, '['), "f.json"); }),
+  EXPECT_EQ(refusal_of([] { parse_json("{\n \"a\": }", "f.json"); }).substr(0, 14), "f.json: line 2");
+  EXPECT_EQ(refusal_of([] { parse_json(std::string(100000, '['), "f.json"); }),
             "f.json: JSON nested deeper than 64 levels");
-  EXPECT_NE(error_of([] { parse_json("\"\xff\"", "f.json"); }), "no error");
-  EXPECT_NE(error_of([] { parse_json("", "f.json"); }), "no error");
-  EXPECT_NE(error_of([] { parse_json("1e999", "f.json"); }), "no error");
+  EXPECT_NE(refusal_of([] { parse_json("\"\xff\"", "f.json"); }), "");
+  EXPECT_NE(refusal_of([] { parse_json("", "f.json"); }), "");
+  EXPECT_NE(refusal_of([] { parse_json("1e999", "f.json"); }), "");
 }
 
 TEST(OutputFile, LeavesNothingUnlessCommitted) {
@@ -129,25 +110,22 @@ TEST(OutputFile, LeavesNothingUnlessCommitted) {
   }
   EXPECT_EQ(read_text_file(path), std::string("abc\0\0\0\0\0", 8));
   EXPECT_EQ(MappedFile::open(path)->bytes().size(), 8u);
-  EXPECT_NE(error_of([&] { read_text_file(path, 7); }).find("larger than the 7 bytes"), std::string::npos);
+  EXPECT_NE(refusal_of([&] { read_text_file(path, 7); }).find("larger than the 7 bytes"), std::string::npos);
 }
 
 TEST(OutputFile, SaysWhenTheDiskIsFull) {
   const TemporaryFolder folder;
-  EXPECT_NE(error_of([] { OutputFile("/nonexistent-folder/x"); }).find("cannot write"), std::string::npos);
+  EXPECT_NE(refusal_of([] { OutputFile("/nonexistent-folder/x"); }).find("cannot write"), std::string::npos);
   // A limit on file sizes stands for a full disk: write() fails in the middle the same way.
-  std::signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  getrlimit(RLIMIT_FSIZE, &before);
-  rlimit small = before;
-  small.rlim_cur = 100000;
-  setrlimit(RLIMIT_FSIZE, &small);
-  const std::string message = error_of([&] {
-    OutputFile file(folder.path() / "out.bin");
-    for (int i = 0; i < 300; ++i) file.write(std::string(10000, 'x'));
-    file.commit();
-  });
-  setrlimit(RLIMIT_FSIZE, &before);
+  std::string message;
+  {
+    const test::FileSizeLimit full(100000);
+    message = refusal_of([&] {
+      OutputFile file(folder.path() / "out.bin");
+      for (int i = 0; i < 300; ++i) file.write(std::string(10000, 'x'));
+      file.commit();
+    });
+  }
   EXPECT_NE(message.find("cannot write after 100000 bytes"), std::string::npos) << message;
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
@@ -163,11 +141,18 @@ TEST(OutputFolder, RenamesOnCommitAndRefusesAnExistingOne) {
   file.commit();
   kept.commit();
   EXPECT_EQ(read_text_file(path / "config.json"), "{}");
-  EXPECT_NE(error_of([&] { const OutputFolder again(path); }).find("exists already"), std::string::npos);
+  EXPECT_NE(refusal_of([&] { const OutputFolder again(path); }).find("exists already"), std::string::npos);
+}
+
+TEST(Statistics, Median) {
+  EXPECT_EQ(median({}), 0);
+  EXPECT_EQ(median({3}), 3);
+  EXPECT_EQ(median({9, 1, 5}), 5);
+  EXPECT_EQ(median({9, 1, 5, 2}), 3.5);
 }
 
 TEST(Cpu, NamesUnknownSets) {
-  EXPECT_NE(error_of([] { features_of_isa("sse9"); }).find("unknown instruction set"), std::string::npos);
+  EXPECT_NE(refusal_of([] { features_of_isa("sse9"); }).find("unknown instruction set"), std::string::npos);
   EXPECT_GE(usable_cores(), 1);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "evaluate/run_windows.h"
+#include "refusal.h"
 
 namespace pare {
 namespace {
@@ -45,12 +46,7 @@ class PerplexityTest : public testing::Test {
     return make_windows(text(tokens), options, *model_, tokenizer_);
   }
   std::string refusal(int64_t tokens, const WindowOptions& options) const {
-    try {
-      windows(tokens, options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+    return test::refusal_of([&] { windows(tokens, options); });
   }
 
   ThreadPool pool_;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "formats/gguf.h"
 #include "formats/gguf_bytes.h"
+#include "refusal.h"
 
 namespace pare {
 namespace {
@@ -21,16 +22,7 @@ constexpr uint32_t kU32 = 4, kBool = 7, kString = 8, kArray = 9;
 
 /// The message with which the file is refused; "" if it is not.
 std::string refusal(const GgufBytes& file) {
-  try {
-    GgufFile::parse(file.bytes(), "bad.gguf");
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    EXPECT_TRUE(message.starts_with("bad.gguf: ")) << message;
-    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-    EXPECT_LT(message.size(), 400u) << message;
-    return message;
-  }
-  return "";
+  return test::refusal_of_file("bad.gguf", [&] { GgufFile::parse(file.bytes(), "bad.gguf"); });
 }
 
 /// A file of one tensor with these dimensions (innermost first) and this type and offset, and `size` bytes of data.

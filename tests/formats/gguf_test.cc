@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "formats/gguf_bytes.h"
-#include "formats/temporary_folder.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {

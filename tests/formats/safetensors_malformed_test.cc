@@ -8,7 +8,8 @@
 #include "base/error.h"
 #include "formats/safetensors.h"
 #include "formats/safetensors_types.h"
-#include "formats/temporary_folder.h"
+#include "refusal.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {
@@ -27,16 +28,8 @@ std::string file_of(const std::string& header, size_t size = 0) {
 
 /// The message with which the bytes are refused; "" if they are not.
 std::string refusal_of_bytes(const std::string& bytes) {
-  try {
-    SafetensorsFile::parse(std::as_bytes(std::span(bytes)), "bad.safetensors");
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    EXPECT_TRUE(message.starts_with("bad.safetensors: ")) << message;
-    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-    EXPECT_LT(message.size(), 400u) << message;
-    return message;
-  }
-  return "";
+  return test::refusal_of_file("bad.safetensors",
+                               [&] { SafetensorsFile::parse(std::as_bytes(std::span(bytes)), "bad.safetensors"); });
 }
 
 std::string refusal(const std::string& header, size_t size = 0) { return refusal_of_bytes(file_of(header, size)); }

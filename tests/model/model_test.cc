@@ -9,18 +9,12 @@
 #include "base/error.h"
 #include "model/generate.h"
 #include "model/rope.h"
+#include "refusal.h"
 
 namespace pare {
 namespace {
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using test::refusal_of;
 
 ModelConfig small_config() {
   ModelConfig config;
@@ -152,7 +146,7 @@ TEST(Model, RefusesBatchesThatMakeNoSense) {
   const auto attempt = [&](int token, int sequence, int position) {
     Batch batch;
     batch.add(token, sequence, position, true);
-    return error_of([&] { model->forward(batch, cache, logits); });
+    return refusal_of([&] { model->forward(batch, cache, logits); });
   };
   EXPECT_EQ(attempt(300, 0, 0), "token 300 is outside the vocabulary of 300");
   EXPECT_EQ(attempt(-1, 0, 0), "token -1 is outside the vocabulary of 300");
@@ -162,10 +156,10 @@ TEST(Model, RefusesBatchesThatMakeNoSense) {
   apart.add(1, 0, 0, false);
   apart.add(1, 1, 0, false);
   apart.add(1, 0, 1, false);
-  EXPECT_EQ(error_of([&] { model->forward(apart, cache, logits); }), "the rows of sequence 0 do not lie together");
+  EXPECT_EQ(refusal_of([&] { model->forward(apart, cache, logits); }), "the rows of sequence 0 do not lie together");
   Batch longer;
   longer.add_span(some_tokens(9, 1, 300), 0, 0, false);
-  EXPECT_EQ(error_of([&] { model->forward(longer, cache, logits); }),
+  EXPECT_EQ(refusal_of([&] { model->forward(longer, cache, logits); }),
             "sequence 0: longer than the context of 8 tokens");
   EXPECT_EQ(cache.tokens(0), 0);
 }
@@ -229,7 +223,7 @@ TEST(Generate, StopsWhereItShould) {
   const auto cancelled = generate(*model, cache, 0, prompt, options, {}, [&](int32_t) { cancel = true; });
   EXPECT_EQ(cancelled.reason, StopReason::kCancelled);
   EXPECT_EQ(cancelled.tokens.size(), 1u);
-  EXPECT_EQ(error_of([&] { generate(*model, cache, 0, {}, options, {}); }),
+  EXPECT_EQ(refusal_of([&] { generate(*model, cache, 0, {}, options, {}); }),
             "an empty prompt: expected at least one token");
 }
 
@@ -299,7 +293,7 @@ TEST(Sampler, PenaltyMovesAwayFromWhatWasSeen) {
   Sampler sampler(options);
   EXPECT_EQ(sampler.sample(std::vector<float>{3, 2, -1}), 0);
   EXPECT_EQ(sampler.sample(std::vector<float>{3, 2, -1}), 1);  // 3 / 2 < 2
-  EXPECT_NE(error_of([] { check_sampler_options({.temperature = -1}); }).find("temperature"), std::string::npos);
+  EXPECT_NE(refusal_of([] { check_sampler_options({.temperature = -1}); }).find("temperature"), std::string::npos);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "refusal.h"
 
 namespace pare {
 namespace {
@@ -15,16 +16,9 @@ using testing::IsEmpty;
 Plan parse(const std::string& json) { return parse_plan(json, "p.json"); }
 
 std::string refusal(const std::string& json) {
-  try {
-    parse(json);
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    EXPECT_TRUE(message.starts_with("p.json: ")) << message;
-    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-    EXPECT_LT(message.size(), 300u) << message;
-    return message;
-  }
-  return "";
+  const std::string message = test::refusal_of_file("p.json", [&] { parse(json); });
+  EXPECT_LT(message.size(), 300u) << message;
+  return message;
 }
 
 Plan example() {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "redundancy/attention_sparsity.h"
 #include "redundancy/greedy.h"
+#include "refusal.h"
 
 namespace pare {
 namespace {
@@ -32,12 +33,7 @@ Redundancy scores(const std::vector<std::optional<double>>& attention, const std
 const Redundancy kScores = scores({0.9, 0.2, 0.5, 0.2, 0.3}, {0.8, 0.4, 0.3, 0.7, 0.6}, {0.95, 0.35, 0.25, 0.45, 0.5});
 
 std::string refusal(const Redundancy& redundancy, const DropRequest& request) {
-  try {
-    choose_drops(redundancy, request);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return test::refusal_of([&] { choose_drops(redundancy, request); });
 }
 
 TEST(ChooseDrops, TakesTheLeastImportantFirst) {

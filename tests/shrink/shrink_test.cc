@@ -4,9 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "formats/temporary_folder.h"
+#include "refusal.h"
 #include "shrink/evaluator.h"
 #include "shrink/stories.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {
@@ -150,12 +151,8 @@ TEST(Shrink, SizeBudgetGivesTheBestWithin) {
 }
 
 std::string refusal(Stories& stories, const ShrinkOptions& options) {
-  try {
-    run_shrink(stories.variants, stories.windows(kTokens), options, no_progress(), nullptr);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return test::refusal_of(
+      [&] { run_shrink(stories.variants, stories.windows(kTokens), options, no_progress(), nullptr); });
 }
 
 TEST(Shrink, SaysWhatCameClosestToABudgetThatCannotBeMet) {

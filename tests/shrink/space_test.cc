@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
-#include "formats/temporary_folder.h"
 #include "shrink/stories.h"
 #include "shrink/synthetic.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {

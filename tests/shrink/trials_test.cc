@@ -8,7 +8,8 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "formats/temporary_folder.h"
+#include "refusal.h"
+#include "temporary_folder.h"
 
 namespace pare {
 namespace {
@@ -17,15 +18,9 @@ using test::TemporaryFolder;
 using ::testing::HasSubstr;
 
 std::string refusal(const std::filesystem::path& path, bool fresh = false) {
-  try {
-    const TrialStore store(path, "model", "a model", fresh);
-  } catch (const Error& error) {
-    const std::string line = error.what();
-    EXPECT_EQ(line.find('\n'), std::string::npos) << line;
-    EXPECT_THAT(line, HasSubstr(path.string()));
-    return line;
-  }
-  return "";
+  const std::string line = test::refusal_of([&] { const TrialStore store(path, "model", "a model", fresh); });
+  if (!line.empty()) EXPECT_THAT(line, HasSubstr(path.string()));
+  return line;
 }
 
 void execute(const std::filesystem::path& path, const char* sql) {

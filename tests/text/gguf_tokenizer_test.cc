@@ -6,8 +6,10 @@
 
 #include "base/error.h"
 #include "formats/gguf.h"
+#include "refusal.h"
 #include "text/gguf_pre.h"
 #include "text/pre_tokenizer.h"
+#include "text/same_tokenizer.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -47,12 +49,7 @@ GgufMetadata scored() {
 }
 
 std::string error_of(const GgufMetadata& metadata) {
-  try {
-    const Tokenizer tokenizer(read_tokenizer_gguf(metadata));
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
+  return test::refusal_of([&] { const Tokenizer tokenizer(read_tokenizer_gguf(metadata)); });
 }
 
 TEST(GgufTokenizer, ByteLevel) {
@@ -119,17 +116,7 @@ TEST(GgufTokenizer, WhatIsReadIsWritten) {
     EXPECT_EQ(written.find("pare.tokenizer"), nullptr);
     EXPECT_NE(written.find("general.architecture"), nullptr);
     const TokenizerData again = read_tokenizer_gguf(written);
-    EXPECT_EQ(again.pieces, data.pieces);
-    EXPECT_EQ(again.scores, data.scores);
-    EXPECT_EQ(again.types, data.types);
-    EXPECT_EQ(again.merges, data.merges);
-    EXPECT_EQ(again.added, data.added);
-    EXPECT_EQ(again.normalizer, data.normalizer);
-    EXPECT_EQ(again.pre_tokenizer, data.pre_tokenizer);
-    EXPECT_EQ(again.gguf_pre, data.gguf_pre);
-    EXPECT_EQ(again.bos, data.bos);
-    EXPECT_EQ(again.end_of_generation, data.end_of_generation);
-    EXPECT_EQ(again.add_bos, data.add_bos);
+    test::expect_same_tokenizer(again, data);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "refusal.h"
 #include "text/regex_syntax.h"
 
 namespace pare {
@@ -21,12 +22,7 @@ std::vector<std::string> matches(std::string_view pattern, std::string_view text
 }
 
 std::string error_of(std::string_view pattern) {
-  try {
-    const Regex regex(pattern);
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
+  return test::refusal_of([&] { const Regex regex(pattern); });
 }
 
 TEST(Regex, WhatDiffersFromPcreIsRewritten) {

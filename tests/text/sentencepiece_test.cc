@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "refusal.h"
 #include "text/chars_map.h"
 #include "text/tokenizer.h"
 
@@ -59,12 +60,7 @@ std::string normalizer() { return Message().number(3, 1).number(4, 0).number(5, 
 TokenizerData parse(std::string_view bytes) { return parse_sentencepiece(std::as_bytes(std::span(bytes)), "m.model"); }
 
 std::string error_of(std::string_view bytes) {
-  try {
-    const Tokenizer tokenizer(parse(bytes));
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
+  return test::refusal_of([&] { const Tokenizer tokenizer(parse(bytes)); });
 }
 
 TEST(SentencePiece, EncodesAndDecodes) {

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "refusal.h"
+#include "text/same_tokenizer.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -37,12 +39,7 @@ TokenizerData parse(const json& tokenizer, const json& config = nullptr) {
 }
 
 std::string error_of(const json& tokenizer, const json& config = nullptr) {
-  try {
-    const Tokenizer made(parse(tokenizer, config));
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
+  return test::refusal_of([&] { const Tokenizer made(parse(tokenizer, config)); });
 }
 
 TEST(TokenizerJson, EncodesAndDecodes) {
@@ -190,12 +187,7 @@ TEST(TokenizerJson, BrokenConfigurationIsRefused) {
 
 TEST(TokenizerJson, NoJsonIsTooDeepOrTooOdd) {
   const auto error = [](const std::string& text) {
-    try {
-      parse_tokenizer_json(text, "", "t.json");
-      return std::string();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
+    return test::refusal_of([&] { parse_tokenizer_json(text, "", "t.json"); });
   };
   EXPECT_THAT(error(std::string(3000, '[')), HasSubstr("nested deeper"));
   EXPECT_THAT(error("[]"), HasSubstr("expected an object"));
@@ -231,18 +223,7 @@ TEST(TokenizerJson, WrittenFilesReadAsTheSameData) {
   const TokenizerData data = parse(small(), config);
   const TokenizerFiles files = to_tokenizer_files(data);
   const TokenizerData again = parse_tokenizer_json(files.tokenizer_json, files.tokenizer_config_json, "t.json");
-  EXPECT_EQ(again.pieces, data.pieces);
-  EXPECT_EQ(again.types, data.types);
-  EXPECT_EQ(again.merges, data.merges);
-  EXPECT_EQ(again.added, data.added);
-  EXPECT_EQ(again.normalizer, data.normalizer);
-  EXPECT_EQ(again.pre_tokenizer, data.pre_tokenizer);
-  EXPECT_EQ(again.bos, data.bos);
-  EXPECT_EQ(again.eos, data.eos);
-  EXPECT_EQ(again.add_bos, data.add_bos);
-  EXPECT_EQ(again.add_eos, data.add_eos);
-  EXPECT_EQ(again.chat_template, data.chat_template);
-  EXPECT_EQ(again.end_of_generation, data.end_of_generation);
+  test::expect_same_tokenizer(again, data);
 }
 
 TEST(TokenizerJson, PaddedVocabulary) {
@@ -261,12 +242,7 @@ TEST(Tokenizer, DataThatContradictsItselfIsRefused) {
   const auto error = [](const std::function<void(TokenizerData&)>& change) {
     TokenizerData data = parse(small(), {{"eos_token", "</s>"}});
     change(data);
-    try {
-      const Tokenizer tokenizer(data);
-      return std::string();
-    } catch (const Error& e) {
-      return std::string(e.what());
-    }
+    return test::refusal_of([&] { const Tokenizer tokenizer(data); });
   };
   EXPECT_EQ(error([](TokenizerData&) {}), "");
   EXPECT_THAT(error([](auto& d) { d.types.pop_back(); }), HasSubstr("11 pieces and 10 types"));
