@@ -29,95 +29,166 @@ inline void relax() {
 
 }  // namespace
 
-// Which loop is on, whether it may still be joined, and how many workers have joined it, in one word: so a worker that
-// the system did not run in time finds the loop closed and nobody waits for it.
-constexpr uint64_t kJoined = (uint64_t{1} << 15) - 1, kOpen = uint64_t{1} << 15, kNextLoop = uint64_t{1} << 16;
+// A loop is published in one cache line, under a lock that readers never wait for (a sequence lock): `loop` is its
+// number, with kOpen set once the rest of the line belongs to it. What a worker writes lies in a line of its own: how
+// many ranges of its share are claimed (by itself or by helpers) and how many it has run, each with the number of the
+// loop it speaks of, so that starting a loop resets nothing. A worker that the system did not run in time finds every
+// range claimed, and nobody waits for it.
+constexpr uint64_t kOpen = 1, kNextLoop = 2;
+constexpr int kCountBits = 24;
+constexpr int64_t kMostRanges = int64_t{1} << (kCountBits - 1);
+// A worker that waits asks for what it will read next, at most this far: more would drive out what it works with.
+constexpr int64_t kWaitingRead = 32768;
+
+/// A count that belongs to the loop of a number, beside that number's low 40 bits.
+constexpr uint64_t count_of(uint64_t number, int64_t count) {
+  return number << kCountBits | static_cast<uint64_t>(count);
+}
+
+struct alignas(64) Share {
+  std::atomic<uint64_t> claimed{0}, done{0};
+
+  /// The next unclaimed of `held` ranges, or -1: none is left, or the loop is over.
+  int64_t claim(uint64_t number, int64_t held) {
+    const uint64_t untouched = count_of(number, 0);
+    uint64_t now = claimed.load(std::memory_order_relaxed);
+    while (true) {
+      // Of an older loop (none is claimed yet), of this one, or of a later one.
+      const int64_t next = std::max(static_cast<int64_t>(now - untouched), int64_t{0});
+      if (next >= held) return -1;
+      if (claimed.compare_exchange_weak(now, count_of(number, next + 1), std::memory_order_relaxed)) return next;
+    }
+  }
+  int64_t done_in(uint64_t number) const {
+    const uint64_t now = done.load(std::memory_order_acquire);
+    return now >> kCountBits == count_of(number, 0) >> kCountBits ? static_cast<int64_t>(now - count_of(number, 0)) : 0;
+  }
+};
 
 struct ThreadPool::State {
-  // Each field that several threads write has a cache line of its own, or every claim of a range would stall the
-  // others.
-  alignas(64) std::atomic<int64_t> next{0};
+  using Body = FunctionRef<void(int64_t, int64_t, int)>;
+  /// What a worker will read next.
+  struct alignas(64) Ahead {
+    const std::byte* from = nullptr;
+    int64_t bytes = 0;
+  };
+
   alignas(64) std::atomic<uint64_t> loop{0};
-  alignas(64) FunctionRef<void(int64_t, int64_t, int)>* body = nullptr;
-  int64_t count = 0, grain = 1;
-  std::atomic<bool> stop{false};
+  std::atomic<const Body*> body{nullptr};
+  std::atomic<int64_t> count{0}, grain{1};
+  alignas(64) std::atomic<bool> stop{false};
   std::atomic<int> sleeping{0};
   std::mutex mutex;
   std::condition_variable wake;
   std::exception_ptr error;
+  std::vector<Share> shares;  // [threads]
+  std::vector<Ahead> ahead;   // [threads], each only for its worker
   std::vector<std::thread> threads;
 
-  void work(int worker) {
-    try {
-      while (true) {
-        const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-        if (begin >= count) return;
-        (*body)(begin, std::min(begin + grain, count), worker);
+  /// A loop as a worker sees it.
+  struct Loop {
+    uint64_t number;
+    const Body* body;
+    int64_t count, grain;
+    int64_t ranges() const { return (count + grain - 1) / grain; }
+  };
+
+  void wait_a_little(int worker) {
+    Ahead& a = ahead[static_cast<size_t>(worker)];
+    if (a.bytes <= 0) return relax();
+    __builtin_prefetch(a.from, 0, 2);
+    a.from += 64, a.bytes -= 64;
+  }
+
+  /// Calls run(begin, end) over what is left of the worker's own share, then of the others'.
+  template <class Run>
+  void each_range(const Loop& l, int worker, int64_t& done, Run run) {
+    const auto size = static_cast<int>(shares.size());
+    for (int turn = 0; turn < size; ++turn) {
+      const int owner = worker + turn < size ? worker + turn : worker + turn - size;
+      const int64_t first = share_begin(l.ranges(), owner, size),
+                    held = share_begin(l.ranges(), owner + 1, size) - first;
+      Share& share = shares[static_cast<size_t>(owner)];
+      for (int64_t i = share.claim(l.number, held); i >= 0; i = share.claim(l.number, held)) {
+        ++done;  // also if it throws
+        const int64_t begin = (first + i) * l.grain;
+        run(begin, std::min(begin + l.grain, l.count));
       }
-    } catch (...) {
-      next.store(count, std::memory_order_relaxed);
-      const std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
     }
   }
 
-  /// Waits until another loop than `seen` is on.
-  void await_other(uint64_t seen) {
+  void work(const Loop& l, int worker) {
+    int64_t done = 0;
+    try {
+      each_range(l, worker, done, [&](int64_t begin, int64_t end) { (*l.body)(begin, end, worker); });
+    } catch (...) {
+      {
+        const std::lock_guard lock(mutex);
+        if (!error) error = std::current_exception();
+      }
+      each_range(l, worker, done, [](int64_t, int64_t) {});  // what is left is not wanted any more
+    }
+    if (done > 0) shares[static_cast<size_t>(worker)].done.store(count_of(l.number, done), std::memory_order_release);
+  }
+
+  /// Waits until another loop than `seen` is open, or it is time to stop.
+  uint64_t await_other(uint64_t seen, int worker) {
+    const auto other = [&](uint64_t now) { return now != seen && now & kOpen; };
     for (int spins = 0; spins < kSpins; ++spins) {
-      if (loop.load(std::memory_order_acquire) / kNextLoop != seen) return;
-      relax();
+      const uint64_t now = loop.load(std::memory_order_acquire);
+      if (other(now)) return now;
+      wait_a_little(worker);
     }
     std::unique_lock lock(mutex);
     sleeping.fetch_add(1);
-    wake.wait(lock, [&] { return loop.load() / kNextLoop != seen; });
+    wake.wait(lock, [&] { return other(loop.load()); });
     sleeping.fetch_sub(1);
-  }
-
-  bool join() {
-    uint64_t now = loop.load(std::memory_order_acquire);
-    while (now & kOpen) {
-      if (loop.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) return true;
-    }
-    return false;
+    return loop.load();
   }
 
   void serve(int worker) {
     uint64_t seen = 0;
     while (true) {
-      await_other(seen);
-      if (stop.load()) return;
-      // The loop joined may be a later one than that which woke this worker; it is the one whose body is in place.
-      if (join()) {
-        seen = loop.load(std::memory_order_acquire) / kNextLoop;
-        work(worker);
-        loop.fetch_sub(1, std::memory_order_release);
-      } else {
-        seen = loop.load(std::memory_order_acquire) / kNextLoop;
-      }
+      seen = await_other(seen, worker);
+      if (stop.load(std::memory_order_relaxed)) return;
+      // Acquired each, so that `loop` is read again after them: unchanged, they are of that loop.
+      const Loop l{seen / kNextLoop, body.load(std::memory_order_acquire), count.load(std::memory_order_acquire),
+                   grain.load(std::memory_order_acquire)};
+      if (loop.load(std::memory_order_relaxed) == seen) work(l, worker);
     }
   }
 
-  void announce() {
+  Loop announce(const Body* what, int64_t size, int64_t step) {
+    const uint64_t number = loop.load(std::memory_order_relaxed) / kNextLoop + 1;
+    loop.store(number * kNextLoop, std::memory_order_relaxed);
+    // Released each, so that none is seen while the last loop's number is.
+    body.store(what, std::memory_order_release);
+    count.store(size, std::memory_order_release);
+    grain.store(step, std::memory_order_release);
     // Sequentially consistent with `sleeping`: a worker either sees the new loop or is seen asleep.
-    loop.store((loop.load() / kNextLoop + 1) * kNextLoop | kOpen);
+    loop.store(number * kNextLoop | kOpen);
     if (sleeping.load() > 0) {
       const std::lock_guard lock(mutex);
       wake.notify_all();
     }
+    return {number, what, size, step};
   }
 
-  void close() {
-    loop.fetch_and(~kOpen, std::memory_order_acq_rel);
-    int spins = 0;
-    while (loop.load(std::memory_order_acquire) & kJoined) {
-      relax();
-      if (++spins > kSpins) std::this_thread::yield();  // more threads than cores: let the one with the last range run
+  void await_end(const Loop& l) {
+    for (int spins = 0;; ++spins) {
+      int64_t done = 0;
+      for (const Share& share : shares) done += share.done_in(l.number);
+      if (done == l.ranges()) return;
+      wait_a_little(0);
+      if (spins > kSpins) std::this_thread::yield();  // more threads than cores: let the one with the last range run
     }
   }
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   if (threads < 1 || threads > 1024) fail("{} threads: expected 1 to 1024", threads);
+  state_->shares = std::vector<Share>(static_cast<size_t>(threads));
+  state_->ahead.resize(static_cast<size_t>(threads));
   for (int i = 1; i < threads; ++i) {
     state_->threads.emplace_back([this, i] { state_->serve(i); });
   }
@@ -125,7 +196,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
 
 ThreadPool::~ThreadPool() {
   state_->stop.store(true);
-  state_->announce();
+  state_->announce(nullptr, 0, 1);
   for (auto& thread : state_->threads) thread.join();
 }
 
@@ -138,15 +209,15 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
     body(0, count, 0);
     return;
   }
-  state.body = &body;
-  state.count = count;
-  state.grain = grain;
   state.error = nullptr;
-  state.next.store(0, std::memory_order_relaxed);
-  state.announce();
-  state.work(0);
-  state.close();
+  const State::Loop loop = state.announce(&body, count, std::max(grain, count / kMostRanges + 1));
+  state.work(loop, 0);
+  state.await_end(loop);
   if (state.error) std::rethrow_exception(state.error);
+}
+
+void ThreadPool::read_while_waiting(int worker, const std::byte* from) {
+  state_->ahead[static_cast<size_t>(worker)] = {from, from ? kWaitingRead : 0};
 }
 
 }  // namespace pare

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -18,10 +19,17 @@ class ThreadPool {
 
   int size() const;
 
-  /// Calls body(begin, end, worker) over disjoint ranges that cover [0, count), each a multiple of grain long but the
-  /// last; worker is in [0, size()). Ranges are handed out as workers become free, so what is computed must not depend
-  /// on them. Returns when all are done; the first exception of a body is thrown here. Not reentrant.
+  /// Calls body(begin, end, worker) over disjoint ranges that cover [0, count), each `grain` long but the last; worker
+  /// is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), and then helps
+  /// the others, so what is computed must not depend on who does. Returns when all are done; the first exception of a
+  /// body is thrown here. Not reentrant.
   void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
+
+  /// For a body: what its worker will read next. While it waits for the end of this loop or the beginning of another it
+  /// asks for that, so that waiting does not stop the flow from memory. May be null.
+  void read_while_waiting(int worker, const std::byte* from);
+  /// Where the share of `worker` among `size` workers begins in `ranges` ranges of a loop.
+  static int64_t share_begin(int64_t ranges, int worker, int size) { return ranges * worker / size; }
 
  private:
   struct State;

@@ -44,6 +44,10 @@ struct MultiplyArgs {
   float* output;               // [input_rows, output_stride], column = weight row
   int64_t output_stride;       // floats
   int64_t row_begin, row_end;  // weight rows to compute; row_begin is a multiple of the packing's row_group
+  // What the same thread will read after these rows (null: not known), so that it is asked for before they end; and
+  // whether these rows' beginning was asked for that way.
+  const std::byte* then = nullptr;
+  bool expected = false;
 };
 
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.

@@ -1,6 +1,7 @@
 #include "model/linear.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace pare {
 namespace {
@@ -54,47 +55,103 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
   return {storage_.data(), stride};
 }
 
-void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> products) {
-  struct Part {
-    kernels::MultiplyArgs args;
-    const Product* product;
-    int64_t slice;  // weight rows a task
-    int64_t first;  // task number of the first slice
-  };
-  constexpr size_t kMaxProducts = 4;
-  Part parts[kMaxProducts];
-  int64_t weight_rows = 0, tasks = 0, work = 0;
-  for (const Product& product : products) weight_rows += product.linear->outputs();
-  const int64_t row_work = std::max<int64_t>(1, products[0].linear->weight->columns * input.rows());
-  const int64_t wanted = std::max({int64_t{1}, weight_rows / (pool.size() * kSlicesPerThread), kSliceWork / row_work});
-  for (size_t i = 0; i < products.size(); ++i) {
-    const PackedWeight& weight = *products[i].linear->weight;
-    const auto prepared = input.prepared(weight.packing->input, pool);
-    // Slices of at least 16 rows keep a register tile of any packing full.
-    const int64_t group = std::max(16, weight.packing->row_group);
-    const int64_t slice = (std::min(wanted, weight.rows) + group - 1) / group * group;
-    parts[i] = {{weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
-                 products[i].output, products[i].output_stride, 0, 0},
-                &products[i],
-                slice,
-                tasks};
-    tasks += (weight.rows + slice - 1) / slice;
-    work += weight.rows * weight.columns * input.rows();
+namespace {
+
+/// How the rows of a group are dealt out: in units of whole register tiles of any of its packings.
+class Dealing {
+ public:
+  Dealing(const LinearGroup& group, int64_t input_rows, int threads) : group_(group), threads_(threads) {
+    int64_t rows = 0;
+    for (const Linear& linear : group.linears) {
+      unit_ = std::max<int64_t>(unit_, linear.weight->packing->row_group);
+      rows += linear.outputs();
+    }
+    work_ = rows * group.linears[0].weight->columns * input_rows;
+    for (const Linear& linear : group.linears) {
+      const int64_t units = (linear.outputs() + unit_ - 1) / unit_;
+      units_ = group.side_by_side ? units : units_ + units;
+    }
+    const int64_t slices = std::clamp<int64_t>(work_ / (threads * kSliceWork), 1, kSlicesPerThread);
+    ranges_ = std::min(threads * slices, units_);
   }
-  for_tasks(pool, tasks, work, [&](int64_t begin, int64_t end, int) {
-    for (int64_t task = begin; task < end; ++task) {
-      size_t i = products.size() - 1;
-      while (parts[i].first > task) --i;
-      kernels::MultiplyArgs args = parts[i].args;
-      args.row_begin = (task - parts[i].first) * parts[i].slice;
-      args.row_end = std::min(args.row_begin + parts[i].slice, args.weight_rows);
-      const Linear& linear = *parts[i].product->linear;
-      linear.weight->packing->multiply(args);
-      if (linear.bias.empty()) continue;
-      for (int64_t row = 0; row < args.input_rows; ++row) {
-        float* out = args.output + row * args.output_stride;
-        for (int64_t r = args.row_begin; r < args.row_end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
-      }
+  int64_t work() const { return work_; }
+  int64_t ranges() const { return ranges_; }
+
+  struct Rows {
+    size_t linear;
+    int64_t begin, end;
+  };
+  /// Calls visit(rows) for what a range holds, in order.
+  template <class Visit>
+  void each(int64_t range, Visit visit) const {
+    const int64_t begin = units_ * range / ranges_, end = units_ * (range + 1) / ranges_;
+    int64_t first = 0;  // unit of the linear's first row
+    for (size_t i = 0; i < group_.linears.size(); ++i) {
+      const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
+      const int64_t from = std::max(begin - first, int64_t{0}), to = std::min(end - first, units);
+      if (from < to) visit(Rows{i, from * unit_, std::min(to * unit_, rows)});
+      if (!group_.side_by_side) first += units;
+    }
+  }
+  /// First of the ranges that a worker begins with.
+  int64_t share(int worker) const { return ThreadPool::share_begin(ranges_, worker, threads_); }
+  /// Where the weights of a range begin; null past the last.
+  const std::byte* start(int64_t range) const {
+    const std::byte* found = nullptr;
+    if (range >= ranges_) return found;
+    each(range, [&](const Rows& rows) {
+      if (!found) found = address(rows);
+    });
+    return found;
+  }
+  const std::byte* address(const Rows& rows) const {
+    const PackedWeight& weight = *group_.linears[rows.linear].weight;
+    return weight.data + weight.packing->packed_bytes(rows.begin, weight.columns);
+  }
+
+ private:
+  const LinearGroup& group_;
+  int threads_;
+  int64_t unit_ = 16, units_ = 0, work_ = 0, ranges_ = 0;
+};
+
+}  // namespace
+
+void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs,
+                     FinishColumns finish) {
+  const Dealing dealing(group, input.rows(), pool_.size());
+  const std::optional<Dealing> next =
+      group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size()) : std::nullopt;
+  for (const Linear& linear : group.linears) input.prepared(linear.weight->packing->input, pool_);
+  const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, const std::byte*& expected) {
+    const Linear& linear = group.linears[rows.linear];
+    const PackedWeight& weight = *linear.weight;
+    const auto prepared = input.prepared(weight.packing->input, pool_);
+    float* output = outputs[rows.linear];
+    weight.packing->multiply({weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
+                              output, weight.rows, rows.begin, rows.end, then, dealing.address(rows) == expected});
+    expected = then;
+    if (linear.bias.empty()) return;
+    for (int64_t row = 0; row < input.rows(); ++row) {
+      float* out = output + row * weight.rows;
+      for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
+    }
+  };
+  for_tasks(pool_, dealing.ranges(), dealing.work(), [&](int64_t begin, int64_t end, int worker) {
+    const std::byte*& expected = expected_[static_cast<size_t>(worker)].weights;
+    for (int64_t range = begin; range < end; ++range) {
+      // What is read after a piece is known one piece ahead: the next of this range, of this worker's share, or what
+      // its share of the next group begins with.
+      const bool more = range + 1 < end || range + 1 < dealing.share(worker + 1);
+      const std::byte* after = more ? dealing.start(range + 1) : next ? next->start(next->share(worker)) : nullptr;
+      std::optional<Dealing::Rows> piece;
+      dealing.each(range, [&](const Dealing::Rows& rows) {
+        if (piece) compute(*piece, dealing.address(rows), expected);
+        piece = rows;
+      });
+      compute(*piece, after, expected);
+      if (finish) finish(piece->begin, piece->end);
+      if (!more) pool_.read_while_waiting(worker, after);
     }
   });
 }

@@ -18,6 +18,15 @@ struct Linear {
   int64_t outputs() const { return weight->rows; }
 };
 
+/// Weights that read the same activations and are multiplied in one loop.
+struct LinearGroup {
+  std::vector<Linear> linears;  // of the same number of columns
+  /// A slice of the loop takes the same rows of all of them (they have as many), so that what is made of their outputs
+  /// can follow at once; otherwise one is taken after the other.
+  bool side_by_side = false;
+  const LinearGroup* next = nullptr;  // what is multiplied after it: its first weights are asked for in time
+};
+
 /// Rows of activations that one or more Linear read, prepared once in the form that their packing wants and kept until
 /// the rows change.
 class LinearInput {
@@ -40,15 +49,27 @@ class LinearInput {
   Buffer<std::byte> storage_;
 };
 
-/// One product: output [rows, output_stride] = input * weight^T + bias.
-struct Product {
-  const Linear* linear;
-  float* output;
-  int64_t output_stride;
-};
+/// Called for output columns [begin, end).
+using FinishColumns = FunctionRef<void(int64_t begin, int64_t end)>;
 
-/// Runs products that share an input as one parallel loop over slices of their rows.
-void multiply(ThreadPool& pool, LinearInput& input, std::span<const Product> products);
+/// Runs groups one after the other, each as one parallel loop.
+class Multiplier {
+ public:
+  explicit Multiplier(ThreadPool& pool) : pool_(pool), expected_(static_cast<size_t>(pool.size())) {}
+
+  /// outputs[i] [input rows, outputs of linear i] = input * weight^T + bias. `finish`, if given, is called in the loop
+  /// for output columns [begin, end) of every row as soon as they are there (of all the group's outputs if it is
+  /// side by side, of its only one otherwise).
+  void run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs,
+           FinishColumns finish = nullptr);
+
+ private:
+  struct alignas(64) Expected {
+    const std::byte* weights = nullptr;  // what a worker has asked for already
+  };
+  ThreadPool& pool_;
+  std::vector<Expected> expected_;  // [threads]
+};
 
 /// ThreadPool::parallel_for, but on this thread alone where `work` (values touched in all) is not worth sharing.
 void for_tasks(ThreadPool& pool, int64_t count, int64_t work,

@@ -24,7 +24,7 @@ void show(Observer* observer, ActivationSite site, int layer, const Batch& batch
 }  // namespace
 
 Model::Model(const ModelConfig& config, ThreadPool& pool)
-    : config_(config), pool_(pool), layers_(config.layers.size()), work_(std::make_unique<Workspace>()) {}
+    : config_(config), pool_(pool), layers_(config.layers.size()), work_(std::make_unique<Workspace>(pool)) {}
 
 Model::~Model() = default;
 
@@ -52,19 +52,22 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     Layer& layer = model->layers_[static_cast<size_t>(i)];
     if (config.attention) {
       const bool qkv = config.attention->qkv_bias;
-      layer.attention.emplace(
-          AttentionWeights{vector(kAttentionNorm, i), linear(kQuery, i, qkv, kQueryBias),
-                           linear(kKey, i, qkv, kKeyBias), linear(kValue, i, qkv, kValueBias),
-                           linear(kAttentionOutput, i, config.attention->output_bias, kAttentionOutputBias)});
+      layer.attention.emplace(AttentionWeights{
+          vector(kAttentionNorm, i),
+          {{linear(kQuery, i, qkv, kQueryBias), linear(kKey, i, qkv, kKeyBias), linear(kValue, i, qkv, kValueBias)}},
+          {{linear(kAttentionOutput, i, config.attention->output_bias, kAttentionOutputBias)}}});
     }
     if (config.mlp) {
       const bool bias = config.mlp->bias;
-      layer.mlp.emplace(MlpWeights{vector(kMlpNorm, i), linear(kGate, i, bias, kGateBias),
-                                   linear(kUp, i, bias, kUpBias), linear(kDown, i, bias, kDownBias)});
+      layer.mlp.emplace(MlpWeights{vector(kMlpNorm, i),
+                                   {{linear(kGate, i, bias, kGateBias), linear(kUp, i, bias, kUpBias)}, true},
+                                   {{linear(kDown, i, bias, kDownBias)}}});
     }
   }
   model->output_norm_ = vector(kOutputNorm, -1);
-  model->output_.weight = checkpoint.config.tied_embedding ? model->embedding_ : store.matrix(tensor(kOutput, -1));
+  const bool tied = checkpoint.config.tied_embedding;
+  model->output_.linears.push_back({tied ? model->embedding_ : store.matrix(tensor(kOutput, -1)), {}});
+  model->link_groups();
   progress.finish();
   return model;
 }
@@ -83,32 +86,43 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
     Layer& layer = model->layers_[static_cast<size_t>(i)];
     if (config.layers[static_cast<size_t>(i)].attention) {
-      layer.attention.emplace(
-          AttentionWeights{gain, linear(kQuery, i), linear(kKey, i), linear(kValue, i), linear(kAttentionOutput, i)});
+      layer.attention.emplace(AttentionWeights{
+          gain, {{linear(kQuery, i), linear(kKey, i), linear(kValue, i)}}, {{linear(kAttentionOutput, i)}}});
     }
     if (config.layers[static_cast<size_t>(i)].mlp) {
-      layer.mlp.emplace(MlpWeights{gain, linear(kGate, i), linear(kUp, i), linear(kDown, i)});
+      layer.mlp.emplace(MlpWeights{gain, {{linear(kGate, i), linear(kUp, i)}, true}, {{linear(kDown, i)}}});
     }
   }
   model->output_norm_ = gain;
-  model->output_.weight = config.tied_embedding ? model->embedding_ : linear(kOutput, -1).weight;
+  model->output_.linears.push_back(config.tied_embedding ? Linear{model->embedding_, {}} : linear(kOutput, -1));
+  model->link_groups();
   return model;
+}
+
+/// In the order of a forward pass.
+template <class Visit>
+void Model::each_group(Visit visit) {
+  for (Layer& layer : layers_) {
+    if (layer.attention) visit(layer.attention->inputs), visit(layer.attention->output);
+    if (layer.mlp) visit(layer.mlp->inputs), visit(layer.mlp->output);
+  }
+  visit(output_);
 }
 
 template <class Visit>
 void Model::each_matrix(Visit visit) const {
-  for (const Layer& layer : layers_) {
-    if (layer.attention) {
-      for (const Linear* l :
-           {&layer.attention->query, &layer.attention->key, &layer.attention->value, &layer.attention->output}) {
-        visit(*l->weight);
-      }
-    }
-    if (layer.mlp) {
-      for (const Linear* l : {&layer.mlp->gate, &layer.mlp->up, &layer.mlp->down}) visit(*l->weight);
-    }
-  }
-  visit(*output_.weight);
+  const_cast<Model*>(this)->each_group([&](const LinearGroup& group) {
+    for (const Linear& linear : group.linears) visit(*linear.weight);
+  });
+}
+
+/// The last group is followed by the first, of the next token.
+void Model::link_groups() {
+  LinearGroup* before = &output_;
+  each_group([&](LinearGroup& group) {
+    before->next = &group;
+    before = &group;
+  });
 }
 
 TokenCost Model::cost_per_token() const {
@@ -118,7 +132,7 @@ TokenCost Model::cost_per_token() const {
     cost.multiply_adds += weight.rows * weight.columns;
     if (weight.packing->input != kernels::InputFormat::kFloat) cost.int8_multiply_adds += weight.rows * weight.columns;
   });
-  const PackedWeight& output = *output_.weight;
+  const PackedWeight& output = *output_.linears[0].weight;
   cost.output_multiply_adds = output.rows * output.columns;
   cost.int8_output = output.packing->input != kernels::InputFormat::kFloat;
   return cost;
@@ -127,14 +141,14 @@ TokenCost Model::cost_per_token() const {
 int64_t Model::packed_bytes() const {
   int64_t bytes = 0;
   each_matrix([&](const PackedWeight& weight) { bytes += weight.mapped() ? 0 : weight.bytes(); });
-  if (embedding_ != output_.weight && !embedding_->mapped()) bytes += embedding_->bytes();
+  if (embedding_ != output_.linears[0].weight && !embedding_->mapped()) bytes += embedding_->bytes();
   return bytes;
 }
 
 int64_t Model::mapped_bytes() const {
   int64_t bytes = 0;
   each_matrix([&](const PackedWeight& weight) { bytes += weight.mapped() ? weight.bytes() : 0; });
-  if (embedding_ != output_.weight && embedding_->mapped()) bytes += embedding_->bytes();
+  if (embedding_ != output_.linears[0].weight && embedding_->mapped()) bytes += embedding_->bytes();
   return bytes;
 }
 
@@ -214,11 +228,22 @@ void Model::norm_rows(const float* x, const std::vector<float>& gain, float* out
   });
 }
 
-void Model::add_rows(float* x, const float* y, int64_t rows) {
+/// stream += group * input; input: [rows, width].
+void Model::add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows) {
+  Workspace& w = *work_;
   const int64_t hidden = config_.hidden;
-  for_rows(pool_, rows, rows * hidden, [&](int64_t begin, int64_t end) {
-    math().add(x + begin * hidden, y + begin * hidden, (end - begin) * hidden);
-  });
+  const auto add = [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < rows * hidden; at += hidden) {
+      math().add(w.stream.data() + at, w.delta.data() + at, end - begin);
+    }
+  };
+  const bool whole = communicator_.size() == 1;  // not a part of a sum over ranks
+  float* const delta[] = {w.delta.data()};
+  w.input.set(input, rows, width);
+  w.multiplier.run(group, w.input, delta, whole ? FinishColumns(add) : nullptr);
+  if (whole) return;
+  communicator_.all_reduce(w.delta.data(), rows * hidden);
+  add(0, hidden);
 }
 
 void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* observer) {
@@ -233,52 +258,50 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
   show(observer, ActivationSite::kAttentionInput, index, batch, w.normed.data(), rows, hidden);
   w.input.set(w.normed.data(), rows, hidden);
-  const Product qkv[] = {{&weights.query, w.query.data(), q_width},
-                         {&weights.key, w.key.data(), kv_width},
-                         {&weights.value, w.value.data(), kv_width}};
-  multiply(pool_, w.input, qkv);
-  rotate_and_store(index, chunk, cache);
+  float* const qkv[] = {w.query.data(), w.key.data(), w.value.data()};
+  w.multiplier.run(weights.inputs, w.input, qkv);
+  attend(index, chunk, cache);
   show(observer, ActivationSite::kQuery, index, batch, w.query.data(), rows, q_width);
   show(observer, ActivationSite::kKey, index, batch, w.key.data(), rows, kv_width);
   show(observer, ActivationSite::kValue, index, batch, w.value.data(), rows, kv_width);
-  attend(index, chunk, cache);
   show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, q_width);
-  w.input.set(w.mixed.data(), rows, q_width);
-  const Product output[] = {{&weights.output, w.delta.data(), hidden}};
-  multiply(pool_, w.input, output);
-  communicator_.all_reduce(w.delta.data(), rows * hidden);
-  add_rows(w.stream.data(), w.delta.data(), rows);
+  add_product(weights.output, w.mixed.data(), q_width, rows);
   show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 
-void Model::rotate_and_store(int index, Chunk& chunk, KvCache& cache) {
+/// One KV head of one row, and the queries that read it.
+void Model::rotate_and_store(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
-  const int64_t q_width = int64_t{config.heads} * config.head_dim,
-                kv_width = int64_t{config.kv_heads} * config.head_dim;
-  const int64_t rows = chunk.batch.rows(), half = config.rope.dims / 2;
-  w.fill_rope(config.rope, chunk.batch);
-  for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count);
-  for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float *cos = w.cos.data() + i * half, *sin = w.sin.data() + i * half;
-      float *q = w.query.data() + i * q_width, *k = w.key.data() + i * kv_width, *v = w.value.data() + i * kv_width;
-      math().rope(q, config.heads, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
-      math().rope(k, config.kv_heads, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
-      const int sequence = chunk.batch.sequence[static_cast<size_t>(i)];
-      const int64_t slot = cache.length(sequence, index) - chunk.rows_after(i) - 1;
-      for (int head = 0; head < config.kv_heads; ++head) {
-        cache.store(sequence, index, head, slot, k + head * config.head_dim, v + head * config.head_dim);
-      }
-    }
-  });
+  const int group = config.heads / config.kv_heads;
+  const int64_t half = config.rope.dims / 2, at = row * config.kv_heads + kv_head;
+  const float *cos = w.cos.data() + row * half, *sin = w.sin.data() + row * half;
+  float* k = w.key.data() + at * config.head_dim;
+  math().rope(w.query.data() + at * group * config.head_dim, group, config.head_dim, config.rope.dims, cos, sin,
+              config.rope.layout);
+  math().rope(k, 1, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
+  const int sequence = chunk.batch.sequence[static_cast<size_t>(row)];
+  const int64_t slot = cache.length(sequence, index) - chunk.rows_after(row) - 1;
+  cache.store(sequence, index, kv_head, slot, k, w.value.data() + at * config.head_dim);
 }
 
 void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
   const int group = config.heads / config.kv_heads;
-  const int64_t q_width = int64_t{config.heads} * config.head_dim;
+  const int64_t rows = chunk.batch.rows(), q_width = int64_t{config.heads} * config.head_dim,
+                kv_width = int64_t{config.kv_heads} * config.head_dim;
+  w.fill_rope(config.rope, chunk.batch);
+  for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count);
+  // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other.
+  const bool alone = static_cast<int64_t>(chunk.runs.size()) == rows;
+  if (!alone) {
+    for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int head = 0; head < config.kv_heads; ++head) rotate_and_store(index, chunk, cache, i, head);
+      }
+    });
+  }
   const int tile_rows = std::max(1, kAttentionTile / group);
   chunk.make_tiles(tile_rows);
   const auto tasks = static_cast<int64_t>(chunk.tiles.size()) * config.kv_heads;
@@ -295,6 +318,7 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
       const Chunk::Tile& tile = chunk.tiles[static_cast<size_t>(at)];
       const int head = static_cast<int>(task % config.kv_heads);
       const int sequence = chunk.batch.sequence[static_cast<size_t>(tile.first)];
+      if (alone) rotate_and_store(index, chunk, cache, tile.first, head);
       Workspace::Pointers& p = w.pointers[static_cast<size_t>(worker)];
       p.clear();
       for (int64_t row = tile.first; row < tile.first + tile.count; ++row) {
@@ -323,18 +347,16 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
   show(observer, ActivationSite::kMlpInput, index, batch, w.normed.data(), rows, hidden);
   w.input.set(w.normed.data(), rows, hidden);
-  const Product up[] = {{&weights.gate, w.gate.data(), config.width}, {&weights.up, w.up.data(), config.width}};
-  multiply(pool_, w.input, up);
-  for_rows(pool_, rows, rows * config.width * 4, [&](int64_t begin, int64_t end) {
-    float* gate = w.gate.data() + begin * config.width;
-    math().silu_multiply(gate, w.up.data() + begin * config.width, gate, (end - begin) * config.width);
-  });
+  float* const gate_up[] = {w.gate.data(), w.up.data()};
+  const auto activate = [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < rows * config.width; at += config.width) {
+      float* gate = w.gate.data() + at;
+      math().silu_multiply(gate, w.up.data() + at, gate, end - begin);
+    }
+  };
+  w.multiplier.run(weights.inputs, w.input, gate_up, activate);
   show(observer, ActivationSite::kMlpHidden, index, batch, w.gate.data(), rows, config.width);
-  w.input.set(w.gate.data(), rows, config.width);
-  const Product down[] = {{&weights.down, w.delta.data(), hidden}};
-  multiply(pool_, w.input, down);
-  communicator_.all_reduce(w.delta.data(), rows * hidden);
-  add_rows(w.stream.data(), w.delta.data(), rows);
+  add_product(weights.output, w.gate.data(), config.width, rows);
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 
@@ -350,8 +372,8 @@ void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
   norm_rows(w.delta.data(), output_norm_, w.normed.data(), wanted);
   show(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.normed.data(), wanted, hidden);
   w.input.set(w.normed.data(), wanted, hidden);
-  const Product output[] = {{&output_, logits, config_.vocabulary}};
-  multiply(pool_, w.input, output);
+  float* const output[] = {logits};
+  w.multiplier.run(output_, w.input, output);
 }
 
 }  // namespace pare

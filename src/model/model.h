@@ -66,9 +66,12 @@ class Model {
   void run_mlp(int layer, Chunk& chunk, Observer* observer);
   void run_output(Chunk& chunk, float* logits, Observer* observer);
   void norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows);
-  void rotate_and_store(int layer, Chunk& chunk, KvCache& cache);
+  void rotate_and_store(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
   void attend(int layer, Chunk& chunk, KvCache& cache);
-  void add_rows(float* x, const float* y, int64_t rows);
+  void add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows);
+  void link_groups();
+  template <class Visit>
+  void each_group(Visit visit);
   template <class Visit>
   void each_matrix(Visit visit) const;
 
@@ -77,7 +80,7 @@ class Model {
   std::vector<Layer> layers_;
   std::shared_ptr<const PackedWeight> embedding_;
   std::vector<float> output_norm_;
-  Linear output_;  // the embedding again if tied
+  LinearGroup output_;  // the embedding again if tied
   std::unique_ptr<Workspace> work_;
   Communicator communicator_;  // one process
 };

@@ -15,12 +15,14 @@ inline constexpr int kAttentionTile = 16;
 
 struct AttentionWeights {
   std::vector<float> norm;  // [hidden]
-  Linear query, key, value, output;
+  LinearGroup inputs;       // query, key, value
+  LinearGroup output;
 };
 
 struct MlpWeights {
   std::vector<float> norm;  // [hidden]
-  Linear gate, up, down;
+  LinearGroup inputs;       // gate, up
+  LinearGroup output;       // down
 };
 
 struct Model::Layer {
@@ -54,7 +56,9 @@ struct Model::Workspace {
   Buffer<float> scratch;           // [threads, attend_scratch]
   std::vector<Pointers> pointers;  // [threads]
   LinearInput input;
+  Multiplier multiplier;
 
+  explicit Workspace(ThreadPool& pool) : multiplier(pool) {}
   void reserve(const ModelConfig& config, int64_t rows);
   void reserve_scratch(int threads, int64_t each);
   /// cos and sin of every row for a rope; kept while the same rope and chunk are asked for.

@@ -25,7 +25,7 @@ using test::refusal_of;
 using test::TemporaryFolder;
 
 TEST(ThreadPool, CoversEveryIndexOnce) {
-  for (int threads : {1, 2, 5}) {
+  for (int threads : {1, 2, 5, 40}) {
     ThreadPool pool(threads);
     for (int64_t count : {0, 1, 7, 1000}) {
       for (int64_t grain : {1, 3, 64}) {

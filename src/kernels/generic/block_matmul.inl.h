@@ -13,7 +13,7 @@ namespace pare::kernels {
 namespace {
 
 /// G groups of 16 weight rows x C activation rows; `lanes` rows of the last group are stored. `next`, if given, is
-/// where the groups of a later tile lie: they are asked for in order while this one is computed.
+/// what is read after this tile and those before it: they are asked for in order while this one is computed.
 template <class T, int G, int C>
 void block_tile(const std::byte* weights, const std::byte* next, int64_t group_bytes, const std::byte* input,
                 int64_t input_stride, int64_t blocks, float* output, int64_t output_stride, int lanes) {
@@ -86,7 +86,7 @@ PARE_INLINE void block_tile_of(int count, const std::byte* weights, const std::b
 }
 
 template <class T, int G>
-void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead) {
+void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead, const Stream& stream) {
   constexpr int kInputs = T::P::kBlockInputs;
   const int64_t blocks = a.columns / kBlock, group_bytes = blocks * T::kBlockBytes;
   const int64_t last = a.row_end - row - (G - 1) * kInterleavedRows;
@@ -94,8 +94,7 @@ void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead) {
   for (int64_t i = 0; i < a.input_rows; i += kInputs) {
     const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
     const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
-    const std::byte* next =
-        i == 0 && row + (ahead + G) * kInterleavedRows <= a.row_end ? weights + ahead * group_bytes : nullptr;
+    const std::byte* next = i == 0 ? stream.at(weights + ahead * group_bytes) : nullptr;
     block_tile_of<T, G, kInputs>(count, weights, next, group_bytes, a.input + i * a.input_stride, a.input_stride,
                                  blocks, a.output + i * a.output_stride + row, a.output_stride, lanes);
   }
@@ -108,10 +107,10 @@ void multiply_blocks(const MultiplyArgs& a) {
   const int64_t ahead = tiles_ahead(kGroups * group_bytes) * kGroups;  // groups
   int64_t row = a.row_begin;
   const int64_t groups = (a.row_end - row + kInterleavedRows - 1) / kInterleavedRows;
-  read_ahead(a.weights + row / kInterleavedRows * group_bytes, groups * group_bytes);
+  const Stream stream(a.weights + row / kInterleavedRows * group_bytes, groups * group_bytes, a.then, a.expected);
   for (; row + (kGroups - 1) * kInterleavedRows < a.row_end; row += kGroups * kInterleavedRows)
-    multiply_groups<T, kGroups>(a, row, ahead);
-  for (; row < a.row_end; row += kInterleavedRows) multiply_groups<T, 1>(a, row, ahead);
+    multiply_groups<T, kGroups>(a, row, ahead, stream);
+  for (; row < a.row_end; row += kInterleavedRows) multiply_groups<T, 1>(a, row, ahead, stream);
 }
 
 /// InputFormat::kInt8Block of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds

@@ -51,17 +51,19 @@ struct RowsInPlace {
   }
 };
 
-/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee, but the
-/// tiles follow each other in one piece: a later one is asked for in order while this one is computed. A tile that is
-/// long waits in the second-level cache, since it would drive others out of the first.
+/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee: what a
+/// later tile reads is asked for while this one is computed, in the order in which that one will want it. A tile that
+/// is long waits in the second-level cache, since it would drive others out of the first.
 template <class P, class W, bool kLong>
 struct RowsFromMemory : RowsInPlace<P, W> {
   const std::byte* next;
   PARE_INLINE void ahead(int64_t step, int rows) const {
-    const int bytes = rows * 16 * W::kBytes;
+    // A cache line holds several steps of a row; each of them asks for the lines of its part of the rows.
+    constexpr int kSteps = 64 / (16 * W::kBytes);
+    const int some = rows > kSteps ? rows / kSteps : 1;
+    const std::byte* from = next + step % kSteps * some * this->stride + step / kSteps * 64;
 #pragma GCC unroll 8
-    for (int i = 0; i < bytes; i += 64)
-      __builtin_prefetch(next + step * bytes + i, 0, kLong ? kSecondLevel : kFirstLevel);
+    for (int i = 0; i < some; ++i) __builtin_prefetch(from + i * this->stride, 0, kLong ? kSecondLevel : kFirstLevel);
   }
 };
 
@@ -148,14 +150,13 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
 template <class P, class W, int R, int C, bool kLong>
 int64_t multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
-  const int64_t ahead = tiles_ahead(R * stride) * R, left = a.row_end - row;
-  if (left >= R) read_ahead(a.weights + row * stride, left * stride);
+  const int64_t ahead = tiles_ahead(R * stride) * R;
+  if (row + R > a.row_end) return row;
+  const Stream stream(a.weights + row * stride, (a.row_end - row) * stride, a.then, a.expected);
   for (; row + R <= a.row_end; row += R) {
     const std::byte* weights = a.weights + row * stride;
     const RowsInPlace<P, W> rows{weights, stride};
-    // At the end, what is here already is asked for again.
-    const RowsFromMemory<P, W, kLong> first_time{rows,
-                                                 row + ahead + R <= a.row_end ? weights + ahead * stride : weights};
+    const RowsFromMemory<P, W, kLong> first_time{rows, stream.at(weights + ahead * stride)};
     for (int64_t i = 0; i < a.input_rows; i += C) {
       const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
       const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
