@@ -224,7 +224,7 @@ void small_operation(const char* name, int64_t n, Body body) {
 void register_all() {
   const CpuFeatures features = cpu_features();
   const auto name = [](const std::string& what, const Packing& p, int64_t rows, int64_t columns, int threads) {
-    return what + "/" + p.name + "/" + std::to_string(rows) + "x" + std::to_string(columns) +
+    return what + "/" + p.name() + "/" + std::to_string(rows) + "x" + std::to_string(columns) +
            "/threads:" + std::to_string(threads);
   };
   for (const KernelRow& row : kernel_table()) {
@@ -243,7 +243,7 @@ void register_all() {
               ->UseRealTime();
     }
     if (!p.in_place)
-      benchmark::RegisterBenchmark((std::string("pack/") + p.name).c_str(),
+      benchmark::RegisterBenchmark((std::string("pack/") + p.name()).c_str(),
                                    [=, &p](benchmark::State& s) { pack(s, p, row.source); });
   }
   for (DType type : {DType::kF16, DType::kF32})

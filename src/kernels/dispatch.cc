@@ -1,4 +1,5 @@
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/family.h"
@@ -16,7 +17,15 @@ bool has(CpuFeatures features, CpuFeatures required) { return (features & requir
 
 const InputFormatInfo kFloatInput{InputFormat::kFloat, "float", input_row_bytes_float, nullptr};
 
-std::span<const KernelRow> kernel_table() { return family_tables().products; }
+std::span<const KernelRow> kernel_table() {
+  static const std::vector<KernelRow> table = [] {
+    std::vector<KernelRow> rows;
+    for (const ProductsRow& products : family_tables().products)
+      for (const Packing& packing : *products.packings) rows.push_back({packing.source, products.required, &packing});
+    return rows;
+  }();
+  return table;
+}
 
 const Packing& packing_for(DType type, CpuFeatures features) {
   for (const KernelRow& row : kernel_table())

@@ -11,6 +11,11 @@
 
 namespace pare::kernels {
 
+struct ProductsRow {
+  CpuFeatures required;
+  const std::span<const Packing>* packings;
+};
+
 struct ElementwiseRow {
   CpuFeatures required;
   const Elementwise* functions;
@@ -37,7 +42,7 @@ struct Int8LoopsRow {
 };
 
 struct FamilyTables {
-  std::span<const KernelRow> products;
+  std::span<const ProductsRow> products;
   std::span<const ElementwiseRow> elementwise;
   std::span<const KvRow> kv;
   std::span<const InputRow> inputs;

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "base/cpu.h"
 #include "tensor/tensor.h"
@@ -52,9 +53,10 @@ struct MultiplyArgs {
 
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
 struct Packing {
-  const char* name;  // "q8_0.avx512vnni"
-  bool in_place;     // reads the file's bytes as they are: pack is null, weights stay mapped
-  int row_group;     // rows packed together; work is split at multiples of it
+  DType source;
+  const char* isa;  // "avx512vnni"
+  bool in_place;    // reads the file's bytes as they are: pack is null, weights stay mapped
+  int row_group;    // rows packed together; work is split at multiples of it
   InputFormat input;
   /// Bytes of a packed matrix (rows rounded up to row_group).
   int64_t (*packed_bytes)(int64_t rows, int64_t columns);
@@ -63,6 +65,9 @@ struct Packing {
   /// Row `row` back as float32, exactly as the storage type decodes it.
   void (*unpack_row)(const std::byte* packed, int64_t columns, int64_t row, float* to);
   void (*multiply)(const MultiplyArgs& args);
+
+  /// "q8_0.avx512vnni"
+  std::string name() const { return std::string(info(source).name) + "." + isa; }
 };
 
 /// A row of the dispatch table: the first whose type matches and whose features the machine has serves.

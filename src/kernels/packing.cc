@@ -11,62 +11,44 @@ namespace {
 
 int64_t groups(int64_t rows) { return (rows + kInterleavedRows - 1) / kInterleavedRows; }
 
-struct FileBlock {
-  int bytes;       // of one row's block in the file: a float16 scale, then codes
-  uint32_t flip;   // xor of 4 codes at a time
-  uint32_t empty;  // 4 codes of a missing row
-};
-constexpr FileBlock kQ8File{34, 0x80808080u, 0x80808080u};  // signed -> code + 128
-constexpr FileBlock kQ4File{18, 0, 0x88888888u};
+/// Codes of a step of 16 rows: [row][column].
+using Step = uint8_t[kStepBytes];
 
-void pack_interleaved(const FileBlock& block, const TensorView& from, int64_t row_begin, int64_t row_end,
-                      std::byte* packed) {
-  const int64_t blocks = from.shape.columns() / kBlock;
-  const int words = (block.bytes - 2) / 4;
-  for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
-    std::byte* to = packed + group * blocks * kInterleavedRows * block.bytes;
-    for (int64_t b = 0; b < blocks; ++b, to += kInterleavedRows * block.bytes) {
-      for (int r = 0; r < kInterleavedRows; ++r) {
-        const int64_t row = group * kInterleavedRows + r;
-        const bool present = row < from.shape.rows();
-        const std::byte* source = present ? from.row(row) + b * block.bytes : nullptr;
-        uint16_t scale = 0;
-        if (present) std::memcpy(&scale, source, 2);
-        std::memcpy(to + 2 * r, &scale, 2);
-        for (int w = 0; w < words; ++w) {
-          uint32_t codes = block.empty;
-          if (present) {
-            std::memcpy(&codes, source + 2 + 4 * w, 4);
-            codes ^= block.flip;
-          }
-          std::memcpy(to + 2 * kInterleavedRows + (w * kInterleavedRows + r) * 4, &codes, 4);
-        }
-      }
+/// Bits [first, first + bits) of every code, as a plane.
+void pack_plane(const Step* steps, int count, int first, int bits, std::byte* plane) {
+  const int together = 8 / bits;
+  const auto mask = static_cast<uint8_t>((1 << bits) - 1);
+  for (int v = 0; v * together < count; ++v) {
+    uint8_t* to = reinterpret_cast<uint8_t*>(plane) + v * kStepBytes;
+    std::memset(to, 0, kStepBytes);
+    for (int i = 0; i < together; ++i) {
+      const uint8_t* step = steps[v * together + i];
+      for (int b = 0; b < kStepBytes; ++b) to[b] = static_cast<uint8_t>(to[b] | (step[b] >> first & mask) << i * bits);
     }
   }
 }
 
-/// One row's block back in file order.
-void unpack_interleaved(const FileBlock& block, const std::byte* packed, int64_t blocks, int64_t row, int64_t b,
-                        std::byte* to) {
-  const int64_t group = row / kInterleavedRows, r = row % kInterleavedRows;
-  const std::byte* from = packed + (group * blocks + b) * kInterleavedRows * block.bytes;
-  std::memcpy(to, from + 2 * r, 2);
-  for (int w = 0; w < (block.bytes - 2) / 4; ++w) {
-    uint32_t codes;
-    std::memcpy(&codes, from + 2 * kInterleavedRows + (w * kInterleavedRows + r) * 4, 4);
-    codes ^= block.flip;
-    std::memcpy(to + 2 + 4 * w, &codes, 4);
+void unpack_plane(const std::byte* plane, int columns, int first, int bits, int64_t row, uint8_t* codes) {
+  const int together = 8 / bits;
+  const auto mask = static_cast<uint8_t>((1 << bits) - 1);
+  for (int k = 0; k < columns; ++k) {
+    const int step = k / kStepColumns;
+    const auto byte = static_cast<uint8_t>(plane[step / together * kStepBytes + row * kStepColumns + k % kStepColumns]);
+    codes[k] = static_cast<uint8_t>(codes[k] | (byte >> step % together * bits & mask) << first);
   }
 }
 
-void unpack_row_interleaved(DType type, const FileBlock& block, const std::byte* packed, int64_t columns, int64_t row,
-                            float* to) {
-  const auto decode = info(type).decode;
-  for (int64_t b = 0; b < columns / kBlock; ++b) {
-    std::byte file[kQ8File.bytes];
-    unpack_interleaved(block, packed, columns / kBlock, row, b, file);
-    decode(file, to + b * kBlock, kBlock);
+/// Puts what one row's block has beside its codes in its lane.
+void pack_scales(const BlockLayout& layout, const BlockParts& parts, int64_t r, std::byte* block) {
+  std::memcpy(block + 2 * r, &parts.d, 2);
+  if (layout.has_min) std::memcpy(block + 2 * (kInterleavedRows + r), &parts.m, 2);
+  if (layout.scale_bytes == 0) return;
+  for (int unit = 0; unit < layout.units(); ++unit) {
+    const int64_t at = unit * kInterleavedRows + r;
+    const auto scale = static_cast<uint8_t>(parts.scales[unit]);
+    const int both = layout.nibble_scales ? scale | parts.mins[unit] << 4 : scale;
+    block[layout.scales_offset() + at] = static_cast<std::byte>(both);
+    if (layout.scale_bytes == 2) block[layout.mins_offset() + at] = static_cast<std::byte>(parts.mins[unit]);
   }
 }
 
@@ -74,14 +56,57 @@ void unpack_row_interleaved(DType type, const FileBlock& block, const std::byte*
 
 int64_t packed_bytes_f32(int64_t rows, int64_t columns) { return rows * columns * 4; }
 int64_t packed_bytes_16bit(int64_t rows, int64_t columns) { return rows * columns * 2; }
-int64_t packed_bytes_q8_0(int64_t rows, int64_t columns) { return groups(rows) * (columns / kBlock) * kQ8BlockBytes; }
-int64_t packed_bytes_q4_0(int64_t rows, int64_t columns) { return groups(rows) * (columns / kBlock) * kQ4BlockBytes; }
-
-void pack_q8_0(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) {
-  pack_interleaved(kQ8File, from, row_begin, row_end, packed);
+int64_t packed_bytes_blocks(const BlockForm& form, int64_t rows, int64_t columns) {
+  return groups(rows) * (columns / form.columns) * layout_of(form).bytes();
 }
-void pack_q4_0(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) {
-  pack_interleaved(kQ4File, from, row_begin, row_end, packed);
+
+void pack_blocks(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) {
+  const BlockForm& form = *find_block_form(from.type);
+  const BlockLayout layout = layout_of(form);
+  const int64_t blocks = from.shape.columns() / form.columns, file_bytes = info(from.type).block_bytes;
+  constexpr int kMostSteps = BlockParts::kMostColumns / kStepColumns;
+  const int steps = form.columns / kStepColumns;
+  Step codes[kMostSteps];
+  BlockParts parts;
+  for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
+    for (int64_t b = 0; b < blocks; ++b) {
+      std::byte* to = packed + (group * blocks + b) * layout.bytes();
+      for (int64_t r = 0; r < kInterleavedRows; ++r) {
+        const int64_t row = group * kInterleavedRows + r;
+        if (row < from.shape.rows())
+          form.split(from.row(row) + b * file_bytes, parts);
+        else
+          parts = {};
+        pack_scales(layout, parts, r, to);
+        for (int s = 0; s < steps; ++s)
+          std::memcpy(codes[s] + r * kStepColumns, parts.codes + s * kStepColumns, kStepColumns);
+      }
+      pack_plane(codes, steps, 0, layout.low_bits, to + layout.low_offset());
+      if (layout.high_bits) pack_plane(codes, steps, layout.low_bits, layout.high_bits, to + layout.high_offset());
+    }
+  }
+}
+
+void unpack_row_blocks(const BlockForm& form, const std::byte* packed, int64_t columns, int64_t row, float* to) {
+  const BlockLayout layout = layout_of(form);
+  const int64_t blocks = columns / form.columns, r = row % kInterleavedRows;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const std::byte* block = packed + (row / kInterleavedRows * blocks + b) * layout.bytes();
+    BlockParts parts{};
+    std::memcpy(&parts.d, block + 2 * r, 2);
+    if (layout.has_min) std::memcpy(&parts.m, block + 2 * (kInterleavedRows + r), 2);
+    for (int unit = 0; unit < layout.units() && layout.scale_bytes > 0; ++unit) {
+      const int64_t at = unit * kInterleavedRows + r;
+      const auto both = static_cast<uint8_t>(block[layout.scales_offset() + at]);
+      parts.scales[unit] = static_cast<int8_t>(layout.nibble_scales ? both & 15 : both);
+      if (layout.nibble_scales) parts.mins[unit] = both >> 4;
+      if (layout.scale_bytes == 2) parts.mins[unit] = static_cast<uint8_t>(block[layout.mins_offset() + at]);
+    }
+    unpack_plane(block + layout.low_offset(), form.columns, 0, layout.low_bits, r, parts.codes);
+    if (layout.high_bits)
+      unpack_plane(block + layout.high_offset(), form.columns, layout.low_bits, layout.high_bits, r, parts.codes);
+    join(form, parts, to + b * form.columns);
+  }
 }
 
 void unpack_row_f32(const std::byte* packed, int64_t columns, int64_t row, float* to) {
@@ -92,12 +117,6 @@ void unpack_row_f16(const std::byte* packed, int64_t columns, int64_t row, float
 }
 void unpack_row_bf16(const std::byte* packed, int64_t columns, int64_t row, float* to) {
   info(DType::kBF16).decode(packed + row * columns * 2, to, columns);
-}
-void unpack_row_q8_0(const std::byte* packed, int64_t columns, int64_t row, float* to) {
-  unpack_row_interleaved(DType::kQ8_0, kQ8File, packed, columns, row, to);
-}
-void unpack_row_q4_0(const std::byte* packed, int64_t columns, int64_t row, float* to) {
-  unpack_row_interleaved(DType::kQ4_0, kQ4File, packed, columns, row, to);
 }
 
 int64_t input_row_bytes_float(int64_t columns) { return (columns * 4 + 63) / 64 * 64; }

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensor/block_parts.h"
 #include "tensor/tensor.h"
 
 // Layouts shared by every instruction set, and the code that makes them: compiled for the oldest machine.
@@ -10,41 +11,64 @@ namespace pare::kernels {
 
 /// Rows packed together by block types: one 32-bit lane of the widest vector each.
 inline constexpr int kInterleavedRows = 16;
-/// Values of a block of Q8_0, Q4_0 and of quantized activations.
+/// Values of a block of quantized activations; kernels take so many columns of weights at a time.
 inline constexpr int kBlock = 32;
+/// Columns that one instruction multiplies in a lane.
+inline constexpr int kStepColumns = 4, kStepBytes = kInterleavedRows * kStepColumns;
 
 /// One block of activations in InputFormat::kInt8Block. A block holding a NaN or an infinity has zero codes and a NaN
 /// scale: whatever reads it is NaN. Blocks whose largest magnitude is below 2^-100 are zero.
-struct Int8Block {
+struct alignas(64) Int8Block {
   int8_t codes[kBlock];  // -127 .. 127
   float scale;           // absmax / 127
-  int32_t sum;           // of codes
-  // Negated sums of codes times what stored weight codes are above their values (8 in Q4_0, 128 in Q8_0): where an
-  // exact sum starts that is to come out right with codes as they are stored. Ready-made, they cost the products
-  // nothing.
-  int32_t minus_8_sum, minus_128_sum;
+  // Negated sums of the codes, of all and of either half: where an exact sum starts, times what stored weight codes are
+  // above their values.
+  int32_t minus_sum, minus_half_sum[2];
+  // scale times those: what a min of the weights is multiplied with.
+  float weighted_sum, weighted_half_sum[2];
 };
-static_assert(sizeof(Int8Block) == 48);
+static_assert(sizeof(Int8Block) == 64);
 
-/// Packed Q8_0, a group of 16 rows after the other; in it, for each block of 32 columns:
-///   [16] float16 scales, then [8][16][4] codes + 128 as uint8: 4 consecutive columns of each row, 8 times.
-/// Rows past the last have zero scales. The same bytes as the file (34 a block and row), in another order.
-inline constexpr int kQ8BlockBytes = kInterleavedRows * 34;
-/// Packed Q4_0: [16] float16 scales, then [4][16][4] bytes as the file has them: byte i of a row's 16 holds columns i
-/// (low nibble) and i + 16 (high nibble), each 8 above its value.
-inline constexpr int kQ4BlockBytes = kInterleavedRows * 18;
+/// How a block type lies in memory for products: 16 rows together, lane r of every vector row r's. For each block of
+/// its columns
+///   [16] float16 d, and [16] float16 m where the type has mins;
+///   [units][16] scales and then [units][16] mins of 8 bits, or [units][16] of both in 4 bits (scale low);
+///   planes of bits of the codes: first the low ones, then the high ones. A plane of b bits holds, in vector v of 64
+///   bytes (4 columns of each row), the steps of 4 columns 8 / b * v and on, each b bits higher than the one before.
+/// Rows past the last are zeros with d = m = 0.
+struct BlockLayout {
+  int columns, unit;
+  int scale_bytes;  // for each unit and row: 0, 1, or 2 with mins
+  bool has_min, nibble_scales;
+  int low_bits, high_bits;  // of the planes
+
+  constexpr int units() const { return columns / unit; }
+  constexpr int scales_offset() const { return (has_min ? 2 : 1) * 2 * kInterleavedRows; }
+  constexpr int mins_offset() const { return scales_offset() + units() * kInterleavedRows; }
+  constexpr int low_offset() const { return scales_offset() + units() * scale_bytes * kInterleavedRows; }
+  constexpr int plane_bytes(int bits) const { return columns * kInterleavedRows * bits / 8; }
+  constexpr int high_offset() const { return low_offset() + plane_bytes(low_bits); }
+  /// Of 16 rows of a block.
+  constexpr int bytes() const { return high_offset() + plane_bytes(high_bits); }
+};
+
+constexpr BlockLayout layout_of(const BlockForm& form) {
+  const bool nibbles = form.scale_bits == 4;
+  const int bytes = form.scale_bits == 0 ? 0 : form.has_min && !nibbles ? 2 : 1;
+  const int low = form.code_bits == 8 ? 8 : form.code_bits >= 4 ? 4 : 2;
+  return {form.columns, form.unit, bytes, form.has_min, nibbles, low, form.code_bits - low};
+}
 
 int64_t packed_bytes_f32(int64_t rows, int64_t columns);
 int64_t packed_bytes_16bit(int64_t rows, int64_t columns);
-int64_t packed_bytes_q8_0(int64_t rows, int64_t columns);
-int64_t packed_bytes_q4_0(int64_t rows, int64_t columns);
-void pack_q8_0(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed);
-void pack_q4_0(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed);
 void unpack_row_f32(const std::byte* packed, int64_t columns, int64_t row, float* to);
 void unpack_row_f16(const std::byte* packed, int64_t columns, int64_t row, float* to);
 void unpack_row_bf16(const std::byte* packed, int64_t columns, int64_t row, float* to);
-void unpack_row_q8_0(const std::byte* packed, int64_t columns, int64_t row, float* to);
-void unpack_row_q4_0(const std::byte* packed, int64_t columns, int64_t row, float* to);
+
+int64_t packed_bytes_blocks(const BlockForm& form, int64_t rows, int64_t columns);
+/// Of any block type.
+void pack_blocks(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed);
+void unpack_row_blocks(const BlockForm& form, const std::byte* packed, int64_t columns, int64_t row, float* to);
 
 /// Bytes of a prepared row: columns floats, or columns / 32 Int8Blocks, rounded up to 64.
 int64_t input_row_bytes_float(int64_t columns);

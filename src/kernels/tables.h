@@ -9,14 +9,14 @@
 
 namespace pare::kernels {
 
-#define PARE_DECLARE_KERNELS(isa)                       \
-  namespace isa {                                       \
-  extern const Packing kF32, kF16, kBF16, kQ8_0, kQ4_0; \
-  extern const InputFormatInfo kInt8Block;              \
-  extern const Elementwise kElementwise;                \
-  extern const KvFormat kKvF32, kKvF16;                 \
-  extern const FloatLoops kFloatLoops;                  \
-  extern const Int8Loops kInt8Loops;                    \
+#define PARE_DECLARE_KERNELS(isa)                         \
+  namespace isa {                                         \
+  extern const std::span<const Packing> kFloats, kBlocks; \
+  extern const InputFormatInfo kInt8Block;                \
+  extern const Elementwise kElementwise;                  \
+  extern const KvFormat kKvF32, kKvF16;                   \
+  extern const FloatLoops kFloatLoops;                    \
+  extern const Int8Loops kInt8Loops;                      \
   }
 
 PARE_DECLARE_KERNELS(generic)

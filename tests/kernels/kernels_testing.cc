@@ -78,7 +78,7 @@ Product::Product(const Packing& packing, DType type, const std::vector<std::byte
     : packing_(packing), rows_(rows), columns_(columns), stored_(bytes, info(type).block_size > 1 ? 1 : 2) {
   weights_ = stored_.data();
   if (packing.in_place) {
-    EXPECT_EQ(packing.packed_bytes(rows, columns), static_cast<int64_t>(bytes.size())) << packing.name;
+    EXPECT_EQ(packing.packed_bytes(rows, columns), static_cast<int64_t>(bytes.size())) << packing.name();
     return;
   }
   const auto size = static_cast<size_t>(packing.packed_bytes(rows, columns));
@@ -90,7 +90,7 @@ Product::Product(const Packing& packing, DType type, const std::vector<std::byte
   packing.pack(view, middle, rows, packed_.data());
   packing.pack(view, 0, middle, packed_.data());
   for (size_t i = size; i < size + 64; ++i)
-    EXPECT_EQ(packed_[i], std::byte{0xa5}) << packing.name << " packs past its end";
+    EXPECT_EQ(packed_[i], std::byte{0xa5}) << packing.name() << " packs past its end";
   weights_ = packed_.data();
 }
 
@@ -121,7 +121,7 @@ std::vector<float> Product::multiply_part(const std::vector<float>& input, int64
       if (r >= row_begin && r < row_end)
         result.push_back(value);
       else
-        EXPECT_EQ(value, kCanary) << packing_.name << " writes outside its rows: row " << r << " of input " << i;
+        EXPECT_EQ(value, kCanary) << packing_.name() << " writes outside its rows: row " << r << " of input " << i;
     }
   return result;
 }

@@ -13,13 +13,27 @@ namespace pare::kernels {
 namespace {
 
 constexpr DType kFloatTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr DType kBlockTypes[] = {DType::kQ8_0, DType::kQ4_0};
+const std::vector<DType> kBlockTypes = [] {
+  std::vector<DType> types;
+  for (const BlockForm& form : kBlockForms) types.push_back(form.type);
+  return types;
+}();
+const std::vector<DType> kAllTypes = [] {
+  std::vector<DType> types(std::begin(kFloatTypes), std::end(kFloatTypes));
+  types.insert(types.end(), kBlockTypes.begin(), kBlockTypes.end());
+  return types;
+}();
+/// A length that suits every type and is near `columns`.
+int64_t fitting(DType type, int64_t columns) {
+  const int64_t block = info(type).block_size;
+  return (columns + block - 1) / block * block;
+}
 
 /// Error budgets against float64 on the same stored weights and the same prepared activations: rounding of sums only.
 /// Float types add K products in 16 lanes; block types K / 32 exact blocks.
 double error_budget(DType type, int64_t columns) {
   const double terms =
-      info(type).block_size == 1 ? static_cast<double>(columns) / 16 + 4 : static_cast<double>(columns) / 32;
+      info(type).block_size == 1 ? static_cast<double>(columns) / 16 + 4 : static_cast<double>(columns) / 16;
   return 0x1p-24 * (2 * std::sqrt(terms) + 4);
 }
 
@@ -64,11 +78,15 @@ void check(const Case& c, const std::vector<std::byte>& bytes, const std::vector
   Product generic(*packings.back(), c.type, bytes, c.rows, c.columns);
   const std::vector<float> expected = generic.multiply(input, c.inputs);
   if (against_float64) {
-    EXPECT_LE(relative_error(expected, reference(c, decoded(c.type, bytes), input)), error_budget(c.type, c.columns));
+    // The largest of few results may be small beside what was summed.
+    const double few = 1 + 8 / static_cast<double>(c.rows * c.inputs);
+    EXPECT_LE(relative_error(expected, reference(c, decoded(c.type, bytes), input)),
+              few * error_budget(c.type, c.columns));
   }
   for (const Packing* packing : packings) {
     if (packing == packings.back()) continue;
-    expect_same(Product(*packing, c.type, bytes, c.rows, c.columns).multiply(input, c.inputs), expected, packing->name);
+    expect_same(Product(*packing, c.type, bytes, c.rows, c.columns).multiply(input, c.inputs), expected,
+                packing->name());
     if (::testing::Test::HasFatalFailure()) return;
   }
 }
@@ -96,16 +114,16 @@ TEST(Matmul, BlockTypesOfEveryLength) {
   Random random(fresh_seed());
   for (DType type : kBlockTypes)
     for (int64_t columns : {32, 64, 96, 160, 224, 288, 1024, 1056, 8640})
-      check_random(
-          {type, 1 + static_cast<int64_t>(random.below(70)), columns, 1 + static_cast<int64_t>(random.below(20))},
-          random);
+      check_random({type, 1 + static_cast<int64_t>(random.below(70)), fitting(type, columns),
+                    1 + static_cast<int64_t>(random.below(20))},
+                   random);
 }
 
 TEST(Matmul, EveryNumberOfRows) {
   Random random(fresh_seed());
-  for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
-    for (int64_t rows = 1; rows <= 40; ++rows) check_random({type, rows, 96, 3}, random);
-    for (int64_t inputs = 1; inputs <= 40; ++inputs) check_random({type, 37, 96, inputs}, random);
+  for (DType type : kAllTypes) {
+    for (int64_t rows = 1; rows <= 40; ++rows) check_random({type, rows, fitting(type, 96), 3}, random);
+    for (int64_t inputs = 1; inputs <= 40; ++inputs) check_random({type, 37, fitting(type, 96), inputs}, random);
   }
 }
 
@@ -122,12 +140,12 @@ TEST(Matmul, LargerThanEveryBlock) {
 // A row of the result depends on its own rows only.
 TEST(Matmul, TogetherAsAlone) {
   Random random(fresh_seed());
-  for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
-    const int64_t rows = 75, columns = 1056, inputs = 29;
+  for (DType type : kAllTypes) {
+    const int64_t rows = 75, columns = fitting(type, 1056), inputs = 29;
     const auto bytes = encoded(type, normal_values(random, rows * columns));
     const auto input = normal_values(random, inputs * columns);
     for (const Packing* packing : packings_here(type)) {
-      SCOPED_TRACE(packing->name);
+      SCOPED_TRACE(packing->name());
       Product product(*packing, type, bytes, rows, columns);
       const auto together = product.multiply(input, inputs);
       for (int64_t i = 0; i < inputs; i += 7) {
@@ -147,15 +165,15 @@ TEST(Matmul, TogetherAsAlone) {
 
 TEST(Matmul, UnpacksWhatTheTypeDecodes) {
   Random random(fresh_seed());
-  for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
-    const int64_t rows = 37, columns = 96;
+  for (DType type : kAllTypes) {
+    const int64_t rows = 37, columns = fitting(type, 96);
     const auto bytes = encoded(type, normal_values(random, rows * columns));
     const auto values = decoded(type, bytes);
     for (const Packing* packing : packings_here(type)) {
       Product product(*packing, type, bytes, rows, columns);
       for (int64_t row = 0; row < rows; ++row)
         expect_same(product.unpack_row(row), {values.begin() + row * columns, values.begin() + (row + 1) * columns},
-                    packing->name);
+                    packing->name());
     }
   }
 }
@@ -188,7 +206,7 @@ TEST(Matmul, RandomBytesOfBlocks) {
   Random random(fresh_seed());
   for (DType type : kBlockTypes)
     for (int round = 0; round < 8; ++round) {
-      const Case c{type, 33, 160, 1 + static_cast<int64_t>(random.below(9))};
+      const Case c{type, 33, fitting(type, 160), 1 + static_cast<int64_t>(random.below(9))};
       std::vector<std::byte> bytes(static_cast<size_t>(info(type).bytes(c.rows * c.columns)));
       for (auto& b : bytes) b = static_cast<std::byte>(random.next());
       check(c, bytes, normal_values(random, c.inputs * c.columns), false);
@@ -212,8 +230,8 @@ TEST(Matmul, ExtremeActivations) {
   const float extremes[] = {0.0f,      -0.0f, 1e-45f, -1e-40f, 1e-30f, 0x1p-100f,
                             0x1p-101f, kMax,  -kMax,  kInf,    -kInf,  std::numeric_limits<float>::quiet_NaN(),
                             1.0f};
-  for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
-    const int64_t rows = 19, columns = 96, inputs = 13;
+  for (DType type : kAllTypes) {
+    const int64_t rows = 19, columns = fitting(type, 96), inputs = 13;
     const auto bytes = encoded(type, normal_values(random, rows * columns));
     for (int density : {1, 8, 200}) {
       auto input = normal_values(random, inputs * columns);
@@ -238,13 +256,16 @@ TEST(InputFormat, EveryPathPreparesTheSame) {
       input_format(InputFormat::kInt8Block, path).prepare(input.data(), columns, got.data());
       for (int64_t b = 0; b < columns / 32; ++b) {
         Int8Block e, g;
-        std::memcpy(&e, expected.data() + b * 48, 48);
-        std::memcpy(&g, got.data() + b * 48, 48);
+        std::memcpy(&e, expected.data() + b * 64, 64);
+        std::memcpy(&g, got.data() + b * 64, 64);
         ASSERT_EQ(std::memcmp(e.codes, g.codes, 32), 0) << describe(path);
         ASSERT_TRUE(same_bits(e.scale, g.scale)) << describe(path);
-        ASSERT_EQ(e.sum, g.sum) << describe(path);
-        ASSERT_EQ(g.minus_8_sum, -8 * g.sum) << describe(path);
-        ASSERT_EQ(g.minus_128_sum, -128 * g.sum) << describe(path);
+        ASSERT_EQ(e.minus_sum, g.minus_sum) << describe(path);
+        ASSERT_TRUE(same_bits(e.weighted_sum, g.weighted_sum)) << describe(path);
+        for (int half : {0, 1}) {
+          ASSERT_EQ(e.minus_half_sum[half], g.minus_half_sum[half]) << describe(path);
+          ASSERT_TRUE(same_bits(e.weighted_half_sum[half], g.weighted_half_sum[half])) << describe(path);
+        }
       }
     }
   }
@@ -254,7 +275,7 @@ TEST(InputFormat, BlocksAreNearestCodes) {
   Random random(fresh_seed());
   const auto input = normal_values(random, 3200);
   const InputFormatInfo& format = input_format(InputFormat::kInt8Block, kCpuNone);
-  std::vector<Int8Block> blocks(static_cast<size_t>(format.row_bytes(3200)) / 48 + 1);
+  std::vector<Int8Block> blocks(static_cast<size_t>(format.row_bytes(3200)) / sizeof(Int8Block));
   format.prepare(input.data(), 3200, reinterpret_cast<std::byte*>(blocks.data()));
   for (size_t b = 0; b < 100; ++b) {
     float absmax = 0;
@@ -266,7 +287,9 @@ TEST(InputFormat, BlocksAreNearestCodes) {
       sum += blocks[b].codes[k];
       largest = std::max(largest, std::abs(int{blocks[b].codes[k]}));
     }
-    EXPECT_EQ(blocks[b].sum, sum);
+    EXPECT_EQ(blocks[b].minus_sum, -sum);
+    EXPECT_EQ(blocks[b].minus_half_sum[0] + blocks[b].minus_half_sum[1], -sum);
+    EXPECT_EQ(blocks[b].weighted_sum, blocks[b].scale * static_cast<float>(-sum));
     EXPECT_EQ(largest, 127);
   }
 }
@@ -293,9 +316,10 @@ TEST(InputFormat, NonFiniteBlocksAreNan) {
       input[37] = bad;
       Int8Block blocks[4];
       input_format(InputFormat::kInt8Block, path).prepare(input.data(), 64, reinterpret_cast<std::byte*>(blocks));
-      EXPECT_EQ(blocks[0].sum, 32 * 127);
+      EXPECT_EQ(blocks[0].minus_sum, -32 * 127);
       EXPECT_TRUE(std::isnan(blocks[1].scale));
-      EXPECT_EQ(blocks[1].sum, 0);
+      EXPECT_EQ(blocks[1].minus_sum, 0);
+      EXPECT_TRUE(std::isnan(blocks[1].weighted_sum) && std::isnan(blocks[1].weighted_half_sum[1]));
       for (int8_t code : blocks[1].codes) EXPECT_EQ(code, 0);
     }
 }
@@ -303,10 +327,10 @@ TEST(InputFormat, NonFiniteBlocksAreNan) {
 TEST(Dispatch, EveryTypeHasAKernelForEveryMachine) {
   for (const DTypeInfo& type : all_dtypes()) {
     const Packing& generic = packing_for(type.type, kCpuNone);
-    EXPECT_NE(std::string(generic.name).find("generic"), std::string::npos);
+    EXPECT_NE(generic.name().find("generic"), std::string::npos);
     for (CpuFeatures path : paths_here()) {
       const Packing& packing = packing_for(type.type, path);
-      EXPECT_EQ(std::string(packing.name).rfind(std::string(type.name) + ".", 0), 0u) << packing.name;
+      EXPECT_EQ(std::string(packing.name()).rfind(std::string(type.name) + ".", 0), 0u) << packing.name();
       EXPECT_EQ(packing.in_place, packing.pack == nullptr);
     }
   }
@@ -318,7 +342,7 @@ TEST(Dispatch, BetterPathsComeFirst) {
   for (size_t i = 0; i < table.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       if (table[j].source == table[i].source) {
-        EXPECT_NE(table[j].required & table[i].required, table[j].required) << table[i].packing->name;
+        EXPECT_NE(table[j].required & table[i].required, table[j].required) << table[i].packing->name();
       }
 }
 

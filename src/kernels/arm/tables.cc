@@ -6,10 +6,9 @@
 namespace pare::kernels {
 namespace {
 
-const KernelRow kProducts[] = {
-    {DType::kF32, kCpuNone, &generic::kF32},   {DType::kF16, kCpuNone, &generic::kF16},
-    {DType::kBF16, kCpuNone, &generic::kBF16}, {DType::kQ8_0, kCpuNone, &generic::kQ8_0},
-    {DType::kQ4_0, kCpuNone, &generic::kQ4_0},
+const ProductsRow kProducts[] = {
+    {kCpuNone, &generic::kFloats},
+    {kCpuNone, &generic::kBlocks},
 };
 
 const ElementwiseRow kElementwiseRows[] = {

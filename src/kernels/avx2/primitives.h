@@ -40,6 +40,18 @@ struct Avx2 {
   static PARE_INLINE V load_bf16(const std::byte* p) {
     return {from_bf16(half_vector(p)), from_bf16(half_vector(p + 16))};
   }
+  static PARE_INLINE __m128i bytes(const std::byte* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+  static PARE_INLINE V from_int8(__m128i v) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
+  }
+  static PARE_INLINE V load_int8(const std::byte* p) { return from_int8(bytes(p)); }
+  static PARE_INLINE V load_low_nibbles(const std::byte* p) {
+    return from_int8(_mm_and_si128(bytes(p), _mm_set1_epi8(15)));
+  }
+  static PARE_INLINE V load_high_nibbles(const std::byte* p) {
+    return from_int8(_mm_and_si128(_mm_srli_epi16(bytes(p), 4), _mm_set1_epi8(15)));
+  }
   static PARE_INLINE V add(V a, V b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
   static PARE_INLINE V sub(V a, V b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
   static PARE_INLINE V mul(V a, V b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
@@ -94,82 +106,76 @@ struct Avx2 {
   }
 };
 
-/// 16 int32 lanes and their exact conversion.
-struct Avx2Sums {
-  __m256i low, high;
-  PARE_INLINE Avx2::V floats() const { return {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)}; }
-};
-
-PARE_INLINE __m256i load_codes(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 PARE_INLINE __m256i broadcast4(const int8_t* x) {
   int32_t four;
   __builtin_memcpy(&four, x, 4);
   return _mm256_set1_epi32(four);
 }
 
-/// Products by vpmaddubsw, which multiplies unsigned by signed bytes and adds pairs in int16 with saturation: |w| times
-/// x with w's sign. |w| <= 128 and |x| <= 127, so a pair is at most 2 * 128 * 127 = 32512 < 32767 and never saturates.
-struct Avx2Q8 {
+/// Codes of 4 columns of 16 rows in two registers.
+template <bool kSignedCodes>
+struct Avx2Codes {
   using P = Avx2;
-  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
-  using Acc = Avx2Sums;
-  struct Weights {
-    __m256i low, high, magnitude_low, magnitude_high;
+  struct Bytes {
+    __m256i low, high;
   };
-  static PARE_INLINE Acc begin(const Int8Block&) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) {
-    const __m256i offset = _mm256_set1_epi8(-128);
-    const __m256i low = _mm256_xor_si256(load_codes(codes + 64 * step), offset);
-    const __m256i high = _mm256_xor_si256(load_codes(codes + 64 * step + 32), offset);
-    return {low, high, _mm256_abs_epi8(low), _mm256_abs_epi8(high)};
+  static constexpr bool kSigned = kSignedCodes;
+  static PARE_INLINE Bytes load(const std::byte* p) {
+    const auto* from = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
   }
-  static PARE_INLINE __m256i dot(__m256i acc, __m256i w, __m256i magnitude, __m256i x) {
-    const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  template <int kShift, int kMask>
+  static PARE_INLINE __m256i field(__m256i v) {
+    if constexpr (kShift > 0) v = _mm256_srli_epi16(v, kShift);
+    if constexpr (kShift < 0) v = _mm256_slli_epi16(v, -kShift);
+    return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(kMask)));
   }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
-    const __m256i x = broadcast4(codes + 4 * step);
-    acc.low = dot(acc.low, w.low, w.magnitude_low, x);
-    acc.high = dot(acc.high, w.high, w.magnitude_high, x);
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes field(const Bytes& v) {
+    return {field<kShift, kMask>(v.low), field<kShift, kMask>(v.high)};
   }
-  static PARE_INLINE P::V finish(const Acc& acc) { return acc.floats(); }
+  static PARE_INLINE Bytes either(const Bytes& a, const Bytes& b) {
+    return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+  }
+  static PARE_INLINE __m256i full(__m256i v) { return kSigned ? _mm256_xor_si256(v, _mm256_set1_epi8(-128)) : v; }
+  static PARE_INLINE Bytes full(const Bytes& v) { return {full(v.low), full(v.high)}; }
+  static PARE_INLINE Bytes table(const Bytes& v) {
+    const __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kIq4Values)));
+    const __m256i stored = full(_mm256_xor_si256(values, _mm256_set1_epi8(-128)));
+    return {_mm256_shuffle_epi8(stored, v.low), _mm256_shuffle_epi8(stored, v.high)};
+  }
 };
 
-/// Codes 0..15 are unsigned as they are; a block starts at minus what the 8 that each is above its value adds. A
-/// pair is at most 2 * 15 * 127 = 3810, and a block adds 8 of them in a lane: 30480 < 32767, so int16 holds the whole
-/// block.
-struct Avx2Q4 {
-  using P = Avx2;
-  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
-  struct Acc {
-    __m256i low, high;  // int16
-    __m256i start;      // int32
+/// vpmaddubsw adds two products of unsigned and signed bytes in int16, which holds kRoom of them for small codes. Full
+/// codes: |w| times x with w's sign, at most 2 * 128 * 127 = 32512.
+struct Avx2Int8 : Avx2Codes<true> {
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum {
+    static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);
+    struct Half {
+      __m256i narrow, wide;  // int16, int32
+      template <int kStep>
+      PARE_INLINE void add(__m256i w, __m256i x) {
+        const __m256i pairs =
+            kFull ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
+        narrow = kStep % kRoom == 0 ? pairs : _mm256_add_epi16(narrow, pairs);
+        if constexpr (kStep % kRoom == kRoom - 1 || kStep == kSteps - 1)
+          wide = _mm256_add_epi32(wide, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+      }
+    } low, high;
+    PARE_INLINE void clear() { low.wide = high.wide = _mm256_setzero_si256(); }
+    template <int kShift>
+    PARE_INLINE void begin(const int32_t& start) {
+      low.wide = high.wide = _mm256_slli_epi32(_mm256_set1_epi32(start), kShift);
+    }
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
+      const __m256i x = broadcast4(codes);
+      low.template add<kStep>(w.low, x);
+      high.template add<kStep>(w.high, x);
+    }
+    PARE_INLINE P::V floats() const { return {_mm256_cvtepi32_ps(low.wide), _mm256_cvtepi32_ps(high.wide)}; }
   };
-  struct Weights {
-    __m256i low[2], high[2];  // columns 4 step .. + 3 and 16 more
-  };
-  static PARE_INLINE Acc begin(const Int8Block& x) {
-    return {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_set1_epi32(x.minus_8_sum)};
-  }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    const __m256i low = load_codes(codes + 64 * step), high = load_codes(codes + 64 * step + 32);
-    return {{_mm256_and_si256(low, nibble), _mm256_and_si256(_mm256_srli_epi16(low, 4), nibble)},
-            {_mm256_and_si256(high, nibble), _mm256_and_si256(_mm256_srli_epi16(high, 4), nibble)}};
-  }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
-    const __m256i first = broadcast4(codes + 4 * step), second = broadcast4(codes + 16 + 4 * step);
-    acc.low = _mm256_add_epi16(acc.low, _mm256_maddubs_epi16(w.low[0], first));
-    acc.high = _mm256_add_epi16(acc.high, _mm256_maddubs_epi16(w.high[0], first));
-    acc.low = _mm256_add_epi16(acc.low, _mm256_maddubs_epi16(w.low[1], second));
-    acc.high = _mm256_add_epi16(acc.high, _mm256_maddubs_epi16(w.high[1], second));
-  }
-  static PARE_INLINE P::V finish(const Acc& acc) {
-    const __m256i one = _mm256_set1_epi16(1);
-    return Avx2Sums{_mm256_add_epi32(_mm256_madd_epi16(acc.low, one), acc.start),
-                    _mm256_add_epi32(_mm256_madd_epi16(acc.high, one), acc.start)}
-        .floats();
-  }
 };
 
 }  // namespace

@@ -33,6 +33,14 @@ struct Avx512 {
   static PARE_INLINE V load_bf16(const std::byte* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half_vector(p)), 16));
   }
+  static PARE_INLINE __m128i bytes(const std::byte* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+  static PARE_INLINE V load_int8(const std::byte* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes(p))); }
+  static PARE_INLINE V load_low_nibbles(const std::byte* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_and_si128(bytes(p), _mm_set1_epi8(15))));
+  }
+  static PARE_INLINE V load_high_nibbles(const std::byte* p) {
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(_mm512_cvtepu8_epi32(bytes(p)), 4));
+  }
   static PARE_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
   static PARE_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
   static PARE_INLINE V mul(V a, V b) { return _mm512_mul_ps(a, b); }
@@ -77,65 +85,62 @@ struct Avx512 {
   }
 };
 
-PARE_INLINE __m512i load_codes(const std::byte* p) { return _mm512_loadu_si512(p); }
 PARE_INLINE __m512i broadcast4(const int8_t* x) {
   int32_t four;
   __builtin_memcpy(&four, x, 4);
   return _mm512_set1_epi32(four);
 }
 
-/// As in avx2/primitives.h: |w| times x with w's sign, pairs at most 32512. There is no vpsignb: x is negated under a
-/// mask (where w is 0 its magnitude is, too).
-struct Avx512Q8 {
+/// Codes of 4 columns of 16 rows in a register.
+template <bool kSignedCodes>
+struct Avx512Codes {
   using P = Avx512;
-  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
-  using Acc = __m512i;
-  struct Weights {
-    __m512i magnitude;
-    __mmask64 negative;
-  };
-  static PARE_INLINE Acc begin(const Int8Block&) { return _mm512_setzero_si512(); }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) {
-    const __m512i w = _mm512_xor_si512(load_codes(codes + 64 * step), _mm512_set1_epi8(-128));
-    return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};
+  using Bytes = __m512i;
+  static constexpr bool kSigned = kSignedCodes;
+  static PARE_INLINE Bytes load(const std::byte* p) { return _mm512_loadu_si512(p); }
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes field(Bytes v) {
+    if constexpr (kShift > 0) v = _mm512_srli_epi16(v, kShift);
+    if constexpr (kShift < 0) v = _mm512_slli_epi16(v, -kShift);
+    return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(kMask)));
   }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
-    const __m512i x = broadcast4(codes + 4 * step);
-    const __m512i signed_x = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
-    const __m512i pairs = _mm512_maddubs_epi16(w.magnitude, signed_x);
-    acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  static PARE_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+  static PARE_INLINE Bytes full(Bytes v) { return kSigned ? _mm512_xor_si512(v, _mm512_set1_epi8(-128)) : v; }
+  static PARE_INLINE Bytes table(Bytes v) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kIq4Values));
+    return _mm512_shuffle_epi8(full(_mm512_xor_si512(_mm512_broadcast_i32x4(values), _mm512_set1_epi8(-128))), v);
   }
-  static PARE_INLINE P::V finish(const Acc& acc) { return _mm512_cvtepi32_ps(acc); }
 };
 
-struct NibblePair {
-  __m512i first, second;  // columns 4 step .. + 3 and 16 more
-};
-PARE_INLINE NibblePair load_nibbles(const std::byte* codes, int step) {
-  const __m512i nibble = _mm512_set1_epi8(15), w = load_codes(codes + 64 * step);
-  return {_mm512_and_si512(w, nibble), _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble)};
-}
-
-/// As in avx2/primitives.h: a block's pairs sum to at most 30480 in int16.
-struct Avx512Q4 {
-  using P = Avx512;
-  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
-  struct Acc {
-    __m512i sum;    // int16
-    __m512i start;  // int32
+/// vpmaddubsw adds two products of unsigned and signed bytes in int16, which holds kRoom of them for small codes. Full
+/// codes: |w| times x with w's sign, at most 2 * 128 * 127 = 32512. There is no vpsignb: x is negated under a mask
+/// (where w is 0 its magnitude is, too).
+struct Avx512Int8 : Avx512Codes<true> {
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum {
+    static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);
+    __m512i narrow, wide;  // int16, int32
+    PARE_INLINE void clear() { wide = _mm512_setzero_si512(); }
+    template <int kShift>
+    PARE_INLINE void begin(const int32_t& start) {
+      wide = _mm512_slli_epi32(_mm512_set1_epi32(start), kShift);
+    }
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
+      const __m512i x = broadcast4(codes);
+      __m512i pairs;
+      if constexpr (kFull) {
+        const __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+        pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), signed_x);
+      } else {
+        pairs = _mm512_maddubs_epi16(w, x);
+      }
+      narrow = kStep % kRoom == 0 ? pairs : _mm512_add_epi16(narrow, pairs);
+      if constexpr (kStep % kRoom == kRoom - 1 || kStep == kSteps - 1)
+        wide = _mm512_add_epi32(wide, _mm512_madd_epi16(narrow, _mm512_set1_epi16(1)));
+    }
+    PARE_INLINE P::V floats() const { return _mm512_cvtepi32_ps(wide); }
   };
-  using Weights = NibblePair;
-  static PARE_INLINE Acc begin(const Int8Block& x) {
-    return {_mm512_setzero_si512(), _mm512_set1_epi32(x.minus_8_sum)};
-  }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) { return load_nibbles(codes, step); }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* codes, int step) {
-    acc.sum = _mm512_add_epi16(acc.sum, _mm512_maddubs_epi16(w.first, broadcast4(codes + 4 * step)));
-    acc.sum = _mm512_add_epi16(acc.sum, _mm512_maddubs_epi16(w.second, broadcast4(codes + 16 + 4 * step)));
-  }
-  static PARE_INLINE P::V finish(const Acc& acc) {
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(acc.sum, _mm512_set1_epi16(1)), acc.start));
-  }
 };
 
 }  // namespace

@@ -280,11 +280,20 @@ void multiply_float(const MultiplyArgs& a) {
   multiply_rows_in_place<P, W, 1, C, true>(a, row);
 }
 
-/// What every instruction set's float packing shares.
-template <class P, class W>
-constexpr Packing float_packing(const char* name, int64_t (*bytes)(int64_t, int64_t),
-                                void (*unpack)(const std::byte*, int64_t, int64_t, float*)) {
-  return {name, true, P::kTileRows, InputFormat::kFloat, bytes, nullptr, unpack, multiply_float<P, W>};
+/// A packing of each float type.
+struct FloatPackings {
+  Packing all[3];
+};
+template <class P>
+constexpr FloatPackings float_packings(const char* isa) {
+  constexpr int kRows = P::kTileRows;
+  constexpr InputFormat kInput = InputFormat::kFloat;
+  return {
+      {{DType::kF32, isa, true, kRows, kInput, packed_bytes_f32, nullptr, unpack_row_f32, multiply_float<P, WeightF32>},
+       {DType::kF16, isa, true, kRows, kInput, packed_bytes_16bit, nullptr, unpack_row_f16,
+        multiply_float<P, WeightF16>},
+       {DType::kBF16, isa, true, kRows, kInput, packed_bytes_16bit, nullptr, unpack_row_bf16,
+        multiply_float<P, WeightBF16>}}};
 }
 
 }  // namespace

@@ -5,12 +5,14 @@
 #include "kernels/tables.h"
 
 namespace pare::kernels::generic {
+namespace {
 
-constinit const Packing kF32 = float_packing<Scalar, WeightF32>("f32.generic", packed_bytes_f32, unpack_row_f32);
-constinit const Packing kF16 = float_packing<Scalar, WeightF16>("f16.generic", packed_bytes_16bit, unpack_row_f16);
-constinit const Packing kBF16 = float_packing<Scalar, WeightBF16>("bf16.generic", packed_bytes_16bit, unpack_row_bf16);
-constinit const Packing kQ8_0 = block_packing<ScalarQ8>("q8_0.generic", packed_bytes_q8_0, pack_q8_0, unpack_row_q8_0);
-constinit const Packing kQ4_0 = block_packing<ScalarQ4>("q4_0.generic", packed_bytes_q4_0, pack_q4_0, unpack_row_q4_0);
+constinit const FloatPackings kFloatPackings = float_packings<Scalar>("generic");
+constinit const BlockPackings kBlockPackings = block_packings<ScalarInt8>("generic");
+
+}  // namespace
+
+constinit const std::span<const Packing> kFloats = kFloatPackings.all, kBlocks = kBlockPackings.all;
 constinit const InputFormatInfo kInt8Block{InputFormat::kInt8Block, "int8_block", input_row_bytes_int8,
                                            prepare_int8<Scalar>};
 

@@ -84,6 +84,15 @@ struct Scalar {
       return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
     });
   }
+  static PARE_INLINE V load_int8(const std::byte* p) {
+    return map([&](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+  }
+  static PARE_INLINE V load_low_nibbles(const std::byte* p) {
+    return map([&](int i) { return static_cast<float>(static_cast<uint8_t>(p[i]) & 15); });
+  }
+  static PARE_INLINE V load_high_nibbles(const std::byte* p) {
+    return map([&](int i) { return static_cast<float>(static_cast<uint8_t>(p[i]) >> 4); });
+  }
   static PARE_INLINE V add(const V& a, const V& b) {
     return map([&](int i) { return a.lane[i] + b.lane[i]; });
   }
@@ -138,46 +147,57 @@ struct Scalar {
   }
 };
 
-/// Products of 16 rows of codes with a block of activations, one lane a row. T has:
-///   kBlockBytes, kSteps; Acc begin(x); Weights load(codes, step); step(acc, weights, x codes, step);
-///   V finish(acc): the exact sum of weight * code over the block, as floats.
-struct ScalarQ8 {
+/// Codes of 4 columns of 16 rows; see block_matmul.inl.h.
+struct ScalarInt8 {
   using P = Scalar;
-  static constexpr int kBlockBytes = kQ8BlockBytes, kSteps = 8;
-  struct Acc {
+  struct Bytes {
+    uint8_t byte[64];
+  };
+  static constexpr bool kSigned = true;
+  template <class F>
+  static PARE_INLINE Bytes map(F f) {
+    Bytes out;
+    for (int i = 0; i < 64; ++i) out.byte[i] = static_cast<uint8_t>(f(i));
+    return out;
+  }
+  static PARE_INLINE Bytes load(const std::byte* p) {
+    Bytes out;
+    std::memcpy(&out, p, 64);
+    return out;
+  }
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes field(const Bytes& v) {
+    return map([&](int i) { return (kShift > 0 ? v.byte[i] >> kShift : v.byte[i] << -kShift) & kMask; });
+  }
+  static PARE_INLINE Bytes either(const Bytes& a, const Bytes& b) {
+    return map([&](int i) { return a.byte[i] | b.byte[i]; });
+  }
+  static PARE_INLINE Bytes full(const Bytes& v) {
+    return map([&](int i) { return v.byte[i] ^ 0x80; });
+  }
+  static PARE_INLINE Bytes table(const Bytes& v) {
+    return map([&](int i) { return kIq4Values[v.byte[i]]; });
+  }
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum {
     int32_t lane[16];
+    PARE_INLINE void clear() { std::memset(lane, 0, sizeof lane); }
+    template <int kShift>
+    PARE_INLINE void begin(const int32_t& start) {
+      for (int32_t& l : lane) l = start * (1 << kShift);
+    }
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* x) {
+      for (int r = 0; r < 16; ++r)
+        for (int i = 0; i < 4; ++i) {
+          const uint8_t code = w.byte[4 * r + i];
+          lane[r] += (kFull ? static_cast<int8_t>(code) : code) * x[i];
+        }
+    }
+    PARE_INLINE P::V floats() const {
+      return P::map([&](int i) { return static_cast<float>(lane[i]); });
+    }
   };
-  struct Weights {
-    const uint8_t* codes;
-  };
-  static PARE_INLINE Acc begin(const Int8Block&) { return {}; }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) {
-    return {reinterpret_cast<const uint8_t*>(codes) + 64 * step};
-  }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* x, int step) {
-    for (int r = 0; r < 16; ++r)
-      for (int i = 0; i < 4; ++i) acc.lane[r] += (w.codes[4 * r + i] - 128) * x[4 * step + i];
-  }
-  static PARE_INLINE P::V finish(const Acc& acc) {
-    return P::map([&](int i) { return static_cast<float>(acc.lane[i]); });
-  }
-};
-
-struct ScalarQ4 {
-  using P = Scalar;
-  static constexpr int kBlockBytes = kQ4BlockBytes, kSteps = 4;
-  using Acc = ScalarQ8::Acc;
-  using Weights = ScalarQ8::Weights;
-  static PARE_INLINE Acc begin(const Int8Block&) { return {}; }
-  static PARE_INLINE Weights load(const std::byte* codes, int step) { return ScalarQ8::load(codes, step); }
-  static PARE_INLINE void step(Acc& acc, const Weights& w, const int8_t* x, int step) {
-    for (int r = 0; r < 16; ++r)
-      for (int i = 0; i < 4; ++i) {
-        const int code = w.codes[4 * r + i];
-        acc.lane[r] += ((code & 15) - 8) * x[4 * step + i] + ((code >> 4) - 8) * x[16 + 4 * step + i];
-      }
-  }
-  static PARE_INLINE P::V finish(const Acc& acc) { return ScalarQ8::finish(acc); }
 };
 
 }  // namespace

@@ -4,26 +4,15 @@
 namespace pare::kernels {
 namespace {
 
-const KernelRow kProducts[] = {
-    {DType::kQ8_0, kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kQ8_0},
-    {DType::kQ4_0, kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kQ4_0},
-    {DType::kF32, kCpuAvx512, &avx512::kF32},
-    {DType::kF16, kCpuAvx512, &avx512::kF16},
-    {DType::kBF16, kCpuAvx512, &avx512::kBF16},
-    {DType::kQ8_0, kCpuAvx512, &avx512::kQ8_0},
-    {DType::kQ4_0, kCpuAvx512, &avx512::kQ4_0},
-    {DType::kQ8_0, kCpuAvx2 | kCpuAvxVnni, &avxvnni::kQ8_0},
-    {DType::kQ4_0, kCpuAvx2 | kCpuAvxVnni, &avxvnni::kQ4_0},
-    {DType::kF32, kCpuAvx2, &avx2::kF32},
-    {DType::kF16, kCpuAvx2, &avx2::kF16},
-    {DType::kBF16, kCpuAvx2, &avx2::kBF16},
-    {DType::kQ8_0, kCpuAvx2, &avx2::kQ8_0},
-    {DType::kQ4_0, kCpuAvx2, &avx2::kQ4_0},
-    {DType::kF32, kCpuNone, &generic::kF32},
-    {DType::kF16, kCpuNone, &generic::kF16},
-    {DType::kBF16, kCpuNone, &generic::kBF16},
-    {DType::kQ8_0, kCpuNone, &generic::kQ8_0},
-    {DType::kQ4_0, kCpuNone, &generic::kQ4_0},
+const ProductsRow kProducts[] = {
+    {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kBlocks},
+    {kCpuAvx512, &avx512::kFloats},
+    {kCpuAvx512, &avx512::kBlocks},
+    {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kBlocks},
+    {kCpuAvx2, &avx2::kFloats},
+    {kCpuAvx2, &avx2::kBlocks},
+    {kCpuNone, &generic::kFloats},
+    {kCpuNone, &generic::kBlocks},
 };
 
 const ElementwiseRow kElementwiseRows[] = {

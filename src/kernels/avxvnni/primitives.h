@@ -1,0 +1,28 @@
+#pragma once
+#include "kernels/avx2/primitives.h"
+
+namespace pare::kernels {
+namespace {
+
+/// vpdpbusd in AVX registers; see avx512vnni/primitives.h.
+struct AvxVnniInt8 : Avx2Codes<false> {
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum {
+    __m256i low, high;
+    PARE_INLINE void clear() { low = high = _mm256_setzero_si256(); }
+    template <int kShift>
+    PARE_INLINE void begin(const int32_t& start) {
+      low = high = _mm256_slli_epi32(_mm256_set1_epi32(start), kShift);
+    }
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
+      const __m256i x = broadcast4(codes);
+      low = _mm256_dpbusd_avx_epi32(low, w.low, x);
+      high = _mm256_dpbusd_avx_epi32(high, w.high, x);
+    }
+    PARE_INLINE P::V floats() const { return {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)}; }
+  };
+};
+
+}  // namespace
+}  // namespace pare::kernels
