@@ -18,5 +18,18 @@ void decode_q8_0(const std::byte* from, float* to, int64_t count);
 void encode_q8_0(const float* from, std::byte* to, int64_t count);
 void decode_q4_0(const std::byte* from, float* to, int64_t count);
 void encode_q4_0(const float* from, std::byte* to, int64_t count);
+void decode_q4_1(const std::byte* from, float* to, int64_t count);
+void decode_q5_0(const std::byte* from, float* to, int64_t count);
+void decode_q5_1(const std::byte* from, float* to, int64_t count);
+void decode_q2_k(const std::byte* from, float* to, int64_t count);
+void decode_q3_k(const std::byte* from, float* to, int64_t count);
+void decode_q4_k(const std::byte* from, float* to, int64_t count);
+void decode_q5_k(const std::byte* from, float* to, int64_t count);
+void decode_q6_k(const std::byte* from, float* to, int64_t count);
+void decode_iq4_nl(const std::byte* from, float* to, int64_t count);
+void decode_iq4_xs(const std::byte* from, float* to, int64_t count);
+void decode_tq1_0(const std::byte* from, float* to, int64_t count);
+void decode_tq2_0(const std::byte* from, float* to, int64_t count);
+void decode_q2_0(const std::byte* from, float* to, int64_t count);
 
 }  // namespace pare

@@ -1,0 +1,27 @@
+#include "base/half.h"
+#include "tensor/blocks.h"
+#include "tensor/codecs.h"
+
+namespace pare {
+namespace {
+
+// value = d * q + min. Byte i holds the q of value i in its low and of value i + 16 in its high four bits.
+struct Block {
+  static constexpr int kValues = 32;
+  uint16_t d, min;  // f16
+  uint8_t q[16];
+};
+static_assert(sizeof(Block) == 20);
+
+void decode_block(const Block& block, float* __restrict to) {
+  const float d = f16_to_float(block.d);
+  const float min = f16_to_float(block.min);
+  for (int i = 0; i < 16; ++i) to[i] = d * static_cast<float>(block.q[i] & 15) + min;
+  for (int i = 0; i < 16; ++i) to[i + 16] = d * static_cast<float>(block.q[i] >> 4) + min;
+}
+
+}  // namespace
+
+void decode_q4_1(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
+
+}  // namespace pare
