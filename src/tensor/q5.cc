@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "base/half.h"
 #include "tensor/blocks.h"
 #include "tensor/codecs.h"
@@ -46,9 +48,42 @@ void decode_q5_1_block(const BlockQ51& block, float* __restrict to) {
   for (int i = 0; i < 32; ++i) to[i] = d * static_cast<float>(q[i]) + min;
 }
 
+/// The inverse of unpack.
+void pack(const int32_t* q, uint8_t* __restrict high, uint8_t* __restrict low) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(q[i]) >> 4 << i;
+  std::memcpy(high, &bits, sizeof bits);
+  for (int i = 0; i < 16; ++i) low[i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4);
+}
+
+BlockQ50 encode_q5_0_block(const float* from) {
+  // As in Q4_0, the value of largest magnitude becomes exactly -16 * d.
+  const float d = furthest_from_zero(from, 32) / -16.0f;
+  const float inverse = reciprocal(d);
+  BlockQ50 block{float_to_f16(d), {}, {}};
+  int32_t q[32];
+  for (int i = 0; i < 32; ++i) q[i] = cut(from[i] * inverse + 16.5f, 31);
+  pack(q, block.high, block.low);
+  return block;
+}
+
+BlockQ51 encode_q5_1_block(const float* from) {
+  const bool finite = largest_magnitude(from, 32) < 0x7f800000;
+  const auto [min, max] = range_of(from, 32);
+  const float d = (max - min) / 31.0f;
+  const float inverse = reciprocal(d);
+  BlockQ51 block{float_to_f16(finite ? d : std::numeric_limits<float>::quiet_NaN()), float_to_f16(min), {}, {}};
+  int32_t q[32];
+  for (int i = 0; i < 32; ++i) q[i] = cut((from[i] - min) * inverse + 0.5f, 31);
+  pack(q, block.high, block.low);
+  return block;
+}
+
 }  // namespace
 
 void decode_q5_0(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q5_0_block); }
 void decode_q5_1(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q5_1_block); }
+void encode_q5_0(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_q5_0_block); }
+void encode_q5_1(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_q5_1_block); }
 
 }  // namespace pare

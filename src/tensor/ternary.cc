@@ -66,6 +66,59 @@ void decode_q2_0_block(const BlockQ2& block, float* __restrict to) {
   for (int i = 0; i < 64; ++i) to[i] = d * static_cast<float>((block.q[i / 4] >> (i % 4 * 2) & 3) - 1);
 }
 
+/// q of `count` values: the nearest of -d, 0 and d, where d is the largest magnitude. Returns d.
+float quantize(const float* from, int count, uint8_t* __restrict q) {
+  const float d = std::bit_cast<float>(largest_magnitude(from, count));
+  const float inverse = reciprocal(d);
+  for (int i = 0; i < count; ++i) q[i] = static_cast<uint8_t>(round_half_away(from[i] * inverse) + 1);
+  return d;
+}
+
+BlockTq1 encode_tq1_0_block(const float* from) {
+  uint8_t q[kSuperBlock];
+  BlockTq1 block{};
+  block.d = float_to_f16(quantize(from, kSuperBlock, q));
+  const uint8_t* next = q;
+  uint8_t* to = block.q;
+  for (const Run run : kRuns) {
+    for (int i = 0; i < run.bytes; ++i) {
+      int number = 0;
+      for (int digit = 0; digit < 5; ++digit) {
+        number = number * 3 + (digit < run.digits ? next[digit * run.bytes + i] : 0);
+      }
+      to[i] = static_cast<uint8_t>((number * 256 + 242) / 243);
+    }
+    next += run.bytes * run.digits;
+    to += run.bytes;
+  }
+  return block;
+}
+
+BlockTq2 encode_tq2_0_block(const float* from) {
+  uint8_t q[kSuperBlock];
+  BlockTq2 block{};
+  block.d = float_to_f16(quantize(from, kSuperBlock, q));
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* run = q + half * 128;
+    for (int i = 0; i < 32; ++i) {
+      block.q[half * 32 + i] = static_cast<uint8_t>(run[i] | run[i + 32] << 2 | run[i + 64] << 4 | run[i + 96] << 6);
+    }
+  }
+  return block;
+}
+
+/// As ggml's quantizer does it: the fourth level, 2 * d, is never used.
+BlockQ2 encode_q2_0_block(const float* from) {
+  uint8_t q[64];
+  BlockQ2 block{};
+  block.d = float_to_f16(quantize(from, 64, q));
+  for (int i = 0; i < 16; ++i) {
+    const uint8_t* run = q + i * 4;
+    block.q[i] = static_cast<uint8_t>(run[0] | run[1] << 2 | run[2] << 4 | run[3] << 6);
+  }
+  return block;
+}
+
 }  // namespace
 
 void decode_tq1_0(const std::byte* from, float* to, int64_t count) {
@@ -75,5 +128,13 @@ void decode_tq2_0(const std::byte* from, float* to, int64_t count) {
   decode_blocks(from, to, count, decode_tq2_0_block);
 }
 void decode_q2_0(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q2_0_block); }
+
+void encode_tq1_0(const float* from, std::byte* to, int64_t count) {
+  encode_blocks(from, to, count, encode_tq1_0_block);
+}
+void encode_tq2_0(const float* from, std::byte* to, int64_t count) {
+  encode_blocks(from, to, count, encode_tq2_0_block);
+}
+void encode_q2_0(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_q2_0_block); }
 
 }  // namespace pare

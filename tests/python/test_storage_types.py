@@ -1,17 +1,19 @@
-"""Storage types against gguf-py, which defines them."""
+"""Storage types against gguf-py, which defines all but Q2_0; that one against ggml's rule evaluated with NumPy."""
 
 import gguf
 import numpy as np
 import pytest
 from storage_types import TYPES, normal, tool
 
-# Those whose encoder gguf-py has, too.
-DEFINED = ["f32", "f16", "bf16", "q8_0", "q4_0"]
+# Those whose encoder is defined to the bit: by gguf-py, Q2_0 by ggml.
+DEFINED = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0", "q2_0"]
 BLOCKS = {name: gguf.GGML_QUANT_SIZES[kind] for name, kind in TYPES.items()} | {"q2_0": (64, 18)}
 
 
 def quantized(values, name):
     """The bytes gguf-py stores."""
+    if name == "q2_0":
+        return quantized_q2_0(values)
     return gguf.quants.quantize(values, TYPES[name]).tobytes()
 
 
@@ -21,6 +23,17 @@ def dequantized_q2_0(stored):
     scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     bits = np.unpackbits(blocks[:, 2:], axis=-1, bitorder="little").reshape(-1, 64, 2).astype(np.float32)
     return ((bits[..., 0] + 2 * bits[..., 1] - 1) * scale).reshape(-1)
+
+
+def quantized_q2_0(values):
+    """ggml's rule: d is the largest magnitude, q the nearest level, halves away from zero."""
+    blocks = values.reshape(-1, 64)
+    d = np.abs(blocks).max(axis=-1, keepdims=True)
+    scaled = blocks * np.where(d == 0, np.float32(0), np.float32(1) / d)
+    q = np.where(np.isfinite(scaled), np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), 0) + 1
+    bits = np.stack([q % 2, q // 2], axis=-1).astype(np.uint8)
+    packed = np.packbits(bits.reshape(-1, 128), axis=-1, bitorder="little")
+    return np.concatenate([d.astype(np.float16).view(np.uint8), packed], axis=-1).tobytes()
 
 
 def dequantized(stored, name):
@@ -66,9 +79,10 @@ def encode_cases():
 
 
 @pytest.mark.parametrize("name", DEFINED)
-def test_encode_equals_gguf_py_to_the_bit(name):
+def test_encode_equals_the_definition_to_the_bit(name):
     with np.errstate(all="ignore"):
         for case, values in encode_cases().items():
+            values = np.resize(values, -(-values.size // BLOCKS[name][0]) * BLOCKS[name][0])
             assert tool("encode", name, stdin=values.tobytes()) == quantized(values, name), case
 
 
@@ -85,7 +99,7 @@ def test_encode_of_infinities_and_nan(name):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_decode_equals_gguf_py_to_the_bit(name):
+def test_decode_equals_the_definition_to_the_bit(name):
     block, size = BLOCKS[name]
     # Among random bytes are scales of every kind: subnormal, infinite, NaN.
     stored = np.random.default_rng(1).integers(0, 256, 4000 * size, dtype=np.uint8)
