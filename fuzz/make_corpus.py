@@ -96,7 +96,7 @@ def gguf_files():
     yield "tensor_dimension_2_63", gguf((), [tensor("t", [2**63], 0, 0)], bytes(4))
     yield "tensor_product_overflows", gguf((), [tensor("t", [2**32, 2**32], 0, 0)], bytes(4))
     yield "tensor_bytes_overflow", gguf((), [tensor("t", [2**62], 0, 0)], bytes(4))
-    yield "tensor_type_q4_k", gguf((), [tensor("t", [256], 12, 0)], bytes(144))
+    yield "tensor_type_iq2_xxs", gguf((), [tensor("t", [256], 16, 0)], bytes(66))
     yield "tensor_type_unknown", gguf((), [tensor("t", [1], 4711, 0)], bytes(4))
     yield "tensor_row_no_whole_block", gguf((), [tensor("t", [33, 32], 8, 0)], bytes(1122))
     yield "tensor_offset_unaligned", gguf((), [tensor("t", [1], 0, 4)], bytes(8))

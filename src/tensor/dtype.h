@@ -8,7 +8,26 @@
 namespace pare {
 
 /// How numbers are stored in a file. One row of the table in dtype.cc describes each; nothing else lists them.
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0 };
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kTQ1_0,
+  kTQ2_0,
+  kQ2_0,
+};
 
 /// A storage type: blocks of `block_size` consecutive values of a row in `block_bytes` bytes.
 struct DTypeInfo {

@@ -1,8 +1,7 @@
-#include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "base/half.h"
+#include "tensor/blocks.h"
 #include "tensor/codecs.h"
 
 namespace pare {
@@ -13,29 +12,17 @@ namespace {
 constexpr int kValues = 32;
 constexpr int kBytes = 18;
 
-/// `scaled` + 8.5 cut to an integer, at most 15. What is not finite becomes 0, which is what ggml's cast gives on x86
-/// when 1/d overflows (blocks of subnormal numbers, which decode to zeros either way).
-int32_t quantize(float scaled) {
-  const int32_t bits = std::bit_cast<int32_t>(scaled + 8.5f);
-  const int32_t finite = -static_cast<int32_t>((bits & 0x7fffffff) < 0x7f800000);  // a mask
-  return std::min(static_cast<int32_t>(std::bit_cast<float>(bits & finite)), 15);
-}
-
 void encode_block(const float* __restrict from, std::byte* __restrict to) {
   // The value of largest magnitude, the first if several, becomes exactly -8 * d: four bits reach to -8 but only to 7.
-  int32_t largest = 0;
-  for (int i = 0; i < kValues; ++i) largest = std::max(largest, std::bit_cast<int32_t>(from[i]) & 0x7fffffff);
-  int first = 0;
-  while ((std::bit_cast<int32_t>(from[first]) & 0x7fffffff) != largest) ++first;
-  const float d = from[first] / -8.0f;
-  const float inverse = d == 0 ? 0.0f : 1.0f / d;
+  const float d = furthest_from_zero(from, kValues) / -8.0f;
+  const float inverse = reciprocal(d);
   uint8_t q[kValues];
-  for (int i = 0; i < kValues; ++i) q[i] = static_cast<uint8_t>(quantize(from[i] * inverse));
+  for (int i = 0; i < kValues; ++i) q[i] = static_cast<uint8_t>(cut(from[i] * inverse + 8.5f, 15));
   uint8_t packed[kValues / 2];
   for (int i = 0; i < kValues / 2; ++i) packed[i] = static_cast<uint8_t>(q[i] | q[i + kValues / 2] << 4);
-  const uint16_t scale = float_to_f16(d);
-  std::memcpy(to, &scale, sizeof scale);
-  std::memcpy(to + sizeof scale, packed, sizeof packed);
+  const uint16_t stored = float_to_f16(d);
+  std::memcpy(to, &stored, sizeof stored);
+  std::memcpy(to + sizeof stored, packed, sizeof packed);
 }
 
 }  // namespace

@@ -164,8 +164,9 @@ TEST(GgufMalformed, SizesThatOverflow) {
 
 TEST(GgufMalformed, Types) {
   EXPECT_THAT(
-      refusal(one_tensor({256}, 12, 0, 144)),
-      HasSubstr("the type of tensor 't' at byte 45: Q4_K (12) is not supported, expected one of f32, f16, bf16"));
+      refusal(one_tensor({256}, 16, 0, 66)),
+      HasSubstr("the type of tensor 't' at byte 45: IQ2_XXS (16) is not supported, expected one of f32, f16, bf16"));
+  EXPECT_THAT(refusal(one_tensor({32}, 39, 0, 17)), HasSubstr("MXFP4 (39) is not supported"));
   EXPECT_THAT(refusal(one_tensor({1}, 26, 0, 4)), HasSubstr("I32 (26) is not supported"));
   EXPECT_THAT(refusal(one_tensor({1}, 4, 0, 4)), HasSubstr("unknown type (4) is not supported"));
   EXPECT_THAT(refusal(one_tensor({1}, 4711, 0, 4)), HasSubstr("unknown type (4711) is not supported"));

@@ -1,4 +1,4 @@
-"""Formats and storage types against the libraries that define them: gguf-py and safetensors."""
+"""File formats against the libraries that define them: gguf-py and safetensors."""
 
 import json
 import os
@@ -10,102 +10,14 @@ import gguf
 import numpy as np
 import pytest
 import safetensors
-from gguf import GGMLQuantizationType as GgmlType
 from gguf import GGUFValueType as ValueType
+from storage_types import TOOL, TYPES, normal, tool
 
-TOOL = pathlib.Path(os.environ["PARE_TOOLS"]) / "tool_formats"
 CORPUS = pathlib.Path(__file__).parents[2] / "fuzz" / "corpus"
-TYPES = {"f32": GgmlType.F32, "f16": GgmlType.F16, "bf16": GgmlType.BF16, "q8_0": GgmlType.Q8_0, "q4_0": GgmlType.Q4_0}
-
-
-def tool(*args, stdin=b""):
-    done = subprocess.run([TOOL, *map(str, args)], input=stdin, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
 
 
 def tool_json(*args):
     return json.loads(tool(*args))
-
-
-def quantized(values, name):
-    """The bytes gguf-py stores."""
-    return gguf.quants.quantize(values, TYPES[name]).tobytes()
-
-
-def normal(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
-# ---- storage types
-
-def encode_cases():
-    """float32 arrays, a multiple of 32 each, that reach every branch of an encoder."""
-    rng = np.random.default_rng(0)
-    tiny = np.float32(2.0**-149)
-    cases = {
-        "normal": normal(rng, 2000 * 32),
-        "weights": normal(rng, 2000 * 32) * np.float32(0.02),
-        "zeros": np.zeros(64, np.float32),
-        "minus zeros": np.full(64, -0.0, np.float32),
-        "huge": normal(rng, 64 * 32) * np.float32(5e37),
-        "largest": np.where(np.arange(64) % 3 == 0, -1, 1).astype(np.float32) * np.finfo(np.float32).max,
-        "scales beyond f16": normal(rng, 64 * 32) * np.float32(1e8),
-        "scales subnormal in f16": normal(rng, 64 * 32) * np.float32(1e-4),
-        "scales that f16 rounds to zero": normal(rng, 64 * 32) * np.float32(1e-8),
-        "subnormal": (rng.integers(-2000, 2000, 64 * 32) * tiny).astype(np.float32),
-        "least": (rng.integers(-2, 3, 64 * 32) * tiny).astype(np.float32),
-        "near the least normal": normal(rng, 64 * 32) * np.float32(2.0**-126),
-        # Scale exactly 1 for Q8_0: every half way between two steps, and the floats beside.
-        "q8_0 ties": np.concatenate([np.r_[np.float32(127), x] for x in
-                                     np.array_split(np.arange(-126.5, 127, 0.5, dtype=np.float32)[:31 * 16], 16)]),
-        "just below ties": np.nextafter(np.tile(np.r_[127, np.arange(31) + 0.5].astype(np.float32), 4),
-                                        np.float32(0)),
-        # Scales 1 and -1 for Q4_0.
-        "q4_0 ties": np.concatenate([np.r_[np.float32(sign * 8), (np.arange(31) - 15) / np.float32(2)]
-                                     for sign in (1, -1)]).astype(np.float32),
-        "equal magnitudes": np.where(rng.random(64 * 32) < 0.5, -1, 1).astype(np.float32),
-        "many magnitudes": (normal(rng, 500 * 32) * 2.0 ** rng.integers(-140, 120, 500 * 32)).astype(np.float32),
-    }
-    for name, values in cases.items():
-        assert values.dtype == np.float32 and values.size % 32 == 0 and np.isfinite(values).all(), name
-    return cases
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_encode_equals_gguf_py_to_the_bit(name):
-    with np.errstate(all="ignore"):
-        for case, values in encode_cases().items():
-            assert tool("encode", name, stdin=values.tobytes()) == quantized(values, name), case
-
-
-@pytest.mark.parametrize("name", ["f16", "bf16"])
-def test_encode_of_infinities_and_nan(name):
-    values = np.array([np.inf, -np.inf, np.nan, 65519.99, 65520.0, -65520.0, 3.4e38, 3.39e38], np.float32)
-    with np.errstate(all="ignore"):
-        ours = np.frombuffer(tool("encode", name, stdin=values.tobytes()), np.uint16)
-        theirs = np.frombuffer(quantized(values, name), np.uint16)
-    is_nan = np.isnan(values)
-    np.testing.assert_array_equal(ours[~is_nan], theirs[~is_nan])
-    decoded = np.frombuffer(tool("decode", name, stdin=ours.tobytes()), np.float32)
-    assert np.isnan(decoded[is_nan]).all()
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_decode_equals_gguf_py_to_the_bit(name):
-    block, size = gguf.GGML_QUANT_SIZES[TYPES[name]]
-    stored = np.random.default_rng(1).integers(0, 256, 4000 * size, dtype=np.uint8)
-    ours = np.frombuffer(tool("decode", name, stdin=stored.tobytes()), np.float32)
-    if name == "f32":
-        theirs = stored.view(np.float32)
-    else:
-        with np.errstate(all="ignore"):
-            theirs = gguf.quants.dequantize(stored, TYPES[name]).reshape(-1)
-    assert ours.size == 4000 * block
-    finite = np.isfinite(theirs)
-    assert finite.any()
-    np.testing.assert_array_equal(ours[finite].view(np.uint32), theirs[finite].view(np.uint32))
-    np.testing.assert_array_equal(ours, theirs)  # NaN and infinities in the same places
 
 
 # ---- GGUF
@@ -134,9 +46,10 @@ def write_gguf_py(path):
         metadata[key] = ("array of " + kind.name, values)
     tensors = {}
     for name, kind in TYPES.items():
-        for shape in [(32,), (3, 64), (2, 1, 32), (2, 1, 3, 32)]:
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        for shape in [(block,), (3, 2 * block), (2, 1, block), (2, 1, 3, block)]:
             tensor = f"{name}.{len(shape)}"
-            stored = gguf.quants.quantize(normal(rng, *shape), kind)
+            stored = rng.integers(0, 256, (*shape[:-1], shape[-1] // block * size), np.uint8)
             writer.add_tensor(tensor, stored, raw_dtype=kind)
             tensors[tensor] = (name, list(shape), stored.tobytes())
     writer.add_tensor("scalar", np.float32(3).reshape(()))

@@ -1,0 +1,34 @@
+#include "base/half.h"
+#include "tensor/blocks.h"
+#include "tensor/codecs.h"
+
+namespace pare {
+namespace {
+
+// 16 groups of 16 values: value = d * scale * q - dmin * min. scales[g] holds the scale of group g in its low and the
+// min in its high four bits. Each 32 bytes of q hold 128 values: value i in bits 2 * (i / 32) of byte i % 32.
+struct Block {
+  static constexpr int kValues = kSuperBlock;
+  uint8_t scales[16];
+  uint8_t q[64];
+  uint16_t d, dmin;  // f16
+};
+static_assert(sizeof(Block) == 84);
+
+void decode_block(const Block& block, float* __restrict to) {
+  const float d = f16_to_float(block.d);
+  const float dmin = f16_to_float(block.dmin);
+  for (int group = 0; group < 16; ++group) {
+    const float scale = d * static_cast<float>(block.scales[group] & 15);
+    const float min = dmin * static_cast<float>(block.scales[group] >> 4);
+    const uint8_t* q = block.q + group / 8 * 32 + group % 2 * 16;
+    const int shift = group % 8 / 2 * 2;
+    for (int i = 0; i < 16; ++i) to[group * 16 + i] = scale * static_cast<float>(q[i] >> shift & 3) - min;
+  }
+}
+
+}  // namespace
+
+void decode_q2_k(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
+
+}  // namespace pare

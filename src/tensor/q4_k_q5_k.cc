@@ -1,0 +1,64 @@
+#include "base/half.h"
+#include "tensor/blocks.h"
+#include "tensor/codecs.h"
+
+namespace pare {
+namespace {
+
+// 8 groups of 32 values: value = d * scale * q - dmin * min, six bits each for scale and min, four bits (Q4_K) or five
+// (Q5_K) for q. Each 32 bytes of `low` hold the low four bits of two groups, the first in the low halves. Bit g of
+// high[i] is the fifth bit of value i of group g.
+struct BlockQ4K {
+  static constexpr int kValues = kSuperBlock;
+  uint16_t d, dmin;  // f16
+  uint8_t scales[12];
+  uint8_t low[128];
+};
+static_assert(sizeof(BlockQ4K) == 144);
+
+struct BlockQ5K {
+  static constexpr int kValues = kSuperBlock;
+  uint16_t d, dmin;  // f16
+  uint8_t scales[12];
+  uint8_t high[32];
+  uint8_t low[128];
+};
+static_assert(sizeof(BlockQ5K) == 176);
+
+struct ScaleAndMin {
+  int scale, min;  // 0 to 63
+};
+
+/// Of groups 0 to 3, scales are the low six bits of bytes 0 to 3 and mins those of bytes 4 to 7. Of groups 4 to 7, the
+/// low four bits are the halves of bytes 8 to 11, and the high two bits lie above those of the first groups.
+ScaleAndMin unpack(const uint8_t* scales, int group) {
+  if (group < 4) return {scales[group] & 63, scales[group + 4] & 63};
+  return {(scales[group + 4] & 15) | scales[group - 4] >> 6 << 4, scales[group + 4] >> 4 | scales[group] >> 6 << 4};
+}
+
+template <class Block>
+void decode_block(const Block& block, float* __restrict to) {
+  const float d = f16_to_float(block.d);
+  const float dmin = f16_to_float(block.dmin);
+  for (int group = 0; group < 8; ++group) {
+    const ScaleAndMin packed = unpack(block.scales, group);
+    const float scale = d * static_cast<float>(packed.scale);
+    const float min = dmin * static_cast<float>(packed.min);
+    for (int i = 0; i < 32; ++i) {
+      int q = block.low[group / 2 * 32 + i] >> (group % 2 * 4) & 15;
+      if constexpr (requires { block.high; }) q |= (block.high[i] >> group & 1) << 4;
+      to[group * 32 + i] = scale * static_cast<float>(q) - min;
+    }
+  }
+}
+
+}  // namespace
+
+void decode_q4_k(const std::byte* from, float* to, int64_t count) {
+  decode_blocks(from, to, count, decode_block<BlockQ4K>);
+}
+void decode_q5_k(const std::byte* from, float* to, int64_t count) {
+  decode_blocks(from, to, count, decode_block<BlockQ5K>);
+}
+
+}  // namespace pare
