@@ -3,6 +3,7 @@
 
 #include "commands.h"
 #include "format.h"
+#include "quantize/mixes.h"
 
 namespace pare::cli {
 namespace {
@@ -10,15 +11,17 @@ namespace {
 struct QuantizeOptions {
   std::filesystem::path model, output, plan;
   std::optional<DType> weights, embedding, output_matrix;
+  const Mix* mix = nullptr;
   bool requantize = false;
 };
 
 /// A type that more than one value shares a scale in: encoding loses what the scale cannot say.
 bool is_block_type(DType type) { return info(type).block_size > 1; }
 
-Plan make_plan(const QuantizeOptions& options) {
+Plan make_plan(const QuantizeOptions& options, const ModelConfig& config) {
   Plan plan;
   if (!options.plan.empty()) plan = parse_plan(read_text_file(options.plan), options.plan.string());
+  if (options.mix) plan = merge(plan, mix_plan(*options.mix, config));
   // Later rules win, so that what is said on the command line overrides the plan's file.
   const auto add = [&](const char* tensor, std::optional<DType> type) {
     if (!type) return;
@@ -93,8 +96,8 @@ void report(const Checkpoint& before, const Checkpoint& after, const QuantizeOpt
 }
 
 void quantize(const QuantizeOptions& options, Common& common) {
-  const Plan plan = make_plan(options);
   const Checkpoint before = open_checkpoint(options.model);
+  const Plan plan = make_plan(options, before.config);
   std::vector<std::string> notes;
   const Checkpoint after = apply_plan(before, plan, &notes);
   check_requantizing(before, after, options, common);
@@ -106,17 +109,37 @@ void quantize(const QuantizeOptions& options, Common& common) {
   report(before, after, options, notes, common);
 }
 
+/// --weights: a type or a mix of types.
+void add_weights_option(CLI::App* command, QuantizeOptions& options) {
+  std::string mixes;
+  for (const Mix& mix : all_mixes()) mixes += std::string(mixes.empty() ? "" : ", ") + mix.name;
+  command
+      ->add_option_function<std::string>(
+          "-w,--weights",
+          [&options, mixes](const std::string& text) {
+            const DTypeInfo* type = find_dtype(text);
+            options.mix = find_mix(text);
+            if (type) options.weights = type->type;
+            if (type || options.mix) return;
+            throw CLI::ValidationError("--weights",
+                                       fmt::format("'{}' is not one of {}, {}", text, dtype_names(), mixes));
+          },
+          "Type of all matrices: " + dtype_names() + "; or a mix as llama.cpp's quantizer makes them: " + mixes)
+      ->type_name("TYPE");
+}
+
 }  // namespace
 
 void add_quantize_command(CLI::App& app, Common& common) {
   auto options = std::make_shared<QuantizeOptions>();
   auto* command = add_command(app, common, "quantize", "Store a model's weights in smaller types, rounding to nearest",
                               {"pare quantize ~/models/SmolLM2-360M --weights q8_0 -o small.gguf",
+                               "pare quantize model.gguf --weights q4_k_m -o small.gguf",
                                "pare quantize model.gguf --weights q4_0 --embedding q8_0 -o small.gguf",
                                "pare quantize model.gguf --plan plan.json -o small.gguf"});
   add_model_argument(command, options->model);
   add_output_option(command, options->output);
-  add_dtype_option(command, "-w,--weights", options->weights, "Type of all matrices");
+  add_weights_option(command, *options);
   add_dtype_option(command, "--embedding", options->embedding, "Type of the token embedding, if another");
   add_dtype_option(command, "--output-matrix", options->output_matrix, "Type of the output matrix, if another");
   command->add_option("--plan", options->plan, "A plan (JSON); what is given on the command line overrides it")

@@ -41,10 +41,13 @@ WeightTensor in_type(const WeightTensor& source, DType type) {
 /// The type that a weight gets when a plan asks for `wanted`: that one, or where its blocks do not divide the rows one
 /// that fits and loses nothing worth naming.
 DType fitting_type(const WeightTensor& weight, DType wanted, std::map<std::string, int>& misfits) {
-  if (weight.shape.columns() % info(wanted).block_size == 0) return wanted;
-  ++misfits[fmt::format("{}: rows of {} values do not fit {} blocks of {}, kept as ", info(weight.id.kind).name,
-                        weight.shape.columns(), info(wanted).name, info(wanted).block_size)];
-  return weight.type == DType::kF32 ? DType::kF16 : weight.type;
+  const DType type =
+      fitting_dtype(wanted, weight.shape.columns()).value_or(weight.type == DType::kF32 ? DType::kF16 : weight.type);
+  if (type != wanted) {
+    ++misfits[fmt::format("{}: rows of {} values do not fit {} blocks of {}, stored as {}", info(weight.id.kind).name,
+                          weight.shape.columns(), info(wanted).name, info(wanted).block_size, info(type).name)];
+  }
+  return type;
 }
 
 void check_drop(const std::vector<int>& layers, const Checkpoint& base, bool attention) {
@@ -105,7 +108,7 @@ Checkpoint apply_plan(const Checkpoint& base, const Plan& plan, std::vector<std:
   result.plan = merge(base.plan, in_original_layers(plan, base.original_layers));
   if (result.source.empty()) result.source = base.name;
   if (notes) {
-    for (const auto& [text, count] : misfits) notes->push_back(fmt::format("{}a float type ({} tensors)", text, count));
+    for (const auto& [text, count] : misfits) notes->push_back(fmt::format("{} ({} tensors)", text, count));
   }
   return result;
 }

@@ -64,6 +64,24 @@ const DTypeInfo* find_dtype_gguf(uint32_t id) {
   return find([&](const DTypeInfo& row) { return row.gguf_id == id; });
 }
 
+std::optional<DType> fitting_dtype(DType wanted, int64_t columns) {
+  struct Instead {
+    DType wanted, type;
+  };
+  constexpr Instead kInstead[] = {
+      {DType::kIQ4_XS, DType::kIQ4_NL}, {DType::kQ2_K, DType::kQ4_0},  {DType::kQ3_K, DType::kQ4_0},
+      {DType::kTQ1_0, DType::kQ2_0},    {DType::kTQ2_0, DType::kQ2_0}, {DType::kQ2_0, DType::kQ4_0},
+      {DType::kQ4_K, DType::kQ5_0},     {DType::kQ5_K, DType::kQ5_1},  {DType::kQ6_K, DType::kQ8_0},
+  };
+  while (columns % info(wanted).block_size != 0) {
+    const auto* found = std::find_if(std::begin(kInstead), std::end(kInstead),
+                                     [&](const Instead& row) { return row.wanted == wanted; });
+    if (found == std::end(kInstead)) return std::nullopt;
+    wanted = found->type;
+  }
+  return wanted;
+}
+
 const DTypeInfo* find_dtype_safetensors(std::string_view name) {
   return find([&](const DTypeInfo& row) { return row.safetensors && row.safetensors == name; });
 }

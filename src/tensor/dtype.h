@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -57,6 +58,9 @@ const DTypeInfo* find_dtype(std::string_view name);
 const DTypeInfo* find_dtype_gguf(uint32_t id);
 /// By safetensors name; null if unknown.
 const DTypeInfo* find_dtype_safetensors(std::string_view name);
+/// The type for rows of `columns` values where `wanted` was asked for: that one or, where its blocks do not divide the
+/// rows, one of smaller blocks and about as many bits (llama.cpp's choice); nothing if none divides them.
+std::optional<DType> fitting_dtype(DType wanted, int64_t columns);
 /// "f32, f16, ...", for messages.
 std::string dtype_names();
 
