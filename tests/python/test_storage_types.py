@@ -1,12 +1,16 @@
 """Storage types against gguf-py, which defines all but Q2_0; that one against ggml's rule evaluated with NumPy."""
 
+import pathlib
+
 import gguf
 import numpy as np
 import pytest
 from storage_types import TYPES, normal, tool
 
+BLOCK_FILES = pathlib.Path(__file__).parents[1] / "data" / "blocks"
 # Those whose encoder is defined to the bit: by gguf-py, Q2_0 by ggml.
 DEFINED = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "tq1_0", "tq2_0", "q2_0"]
+QUANTIZED = sorted(path.name for path in BLOCK_FILES.iterdir() if not path.suffix)
 BLOCKS = {name: gguf.GGML_QUANT_SIZES[kind] for name, kind in TYPES.items()} | {"q2_0": (64, 18)}
 
 
@@ -110,3 +114,41 @@ def test_decode_equals_the_definition_to_the_bit(name):
     assert finite.any() and not finite.all()
     np.testing.assert_array_equal(ours[finite].view(np.uint32), theirs[finite].view(np.uint32))
     np.testing.assert_array_equal(ours, theirs)  # NaN and infinities in the same places
+
+
+# ---- what ggml's quantizers made (tests/data/blocks)
+
+def read_rows():
+    return np.fromfile(BLOCK_FILES / "rows.f32", np.float32)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_decodes_what_ggml_encoded(name):
+    stored = np.fromfile(BLOCK_FILES / name, np.uint8)
+    ours = np.frombuffer(tool("decode", name, stdin=stored.tobytes()), np.float32)
+    np.testing.assert_array_equal(ours.view(np.uint32), dequantized(stored, name).view(np.uint32))
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_encodes_no_worse_than_ggml(name):
+    values = read_rows()
+    theirs = np.fromfile(BLOCK_FILES / name, np.uint8)
+    ours = np.frombuffer(tool("encode", name, stdin=values.tobytes()), np.uint8)
+    if name in DEFINED:
+        np.testing.assert_array_equal(ours, theirs)
+        return
+    for rows in np.split(np.arange(values.size), 2):  # Gaussian, Laplacian
+        error, allowed = (np.linalg.norm((dequantized(stored, name) - values)[rows]) for stored in (ours, theirs))
+        assert error <= 1.01 * allowed, (error / allowed)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_encode_keeps_nan_and_infinity_visible(name):
+    block, size = BLOCKS[name]
+    for bad in (np.nan, np.inf, -np.inf):
+        values = np.ones((3, block), np.float32)
+        values[1, block // 2] = bad
+        decoded = dequantized(np.frombuffer(tool("encode", name, stdin=values.tobytes()), np.uint8), name)
+        decoded = decoded.reshape(3, block)
+        assert not np.isfinite(decoded[1, block // 2])
+        np.testing.assert_allclose(decoded[[0, 2]], 1, rtol=0.01)  # other blocks are not touched
