@@ -135,6 +135,38 @@ CLI::Option* add_kv_option(CLI::App* command, DType& type) {
       ->default_str(info(type).name);
 }
 
+CLI::Option* add_for_option(CLI::App* command, GgufReader& reader) {
+  return command
+      ->add_option_function<std::string>(
+          "--for",
+          [&reader](const std::string& name) {
+            if (name != "pare" && name != "llama.cpp") {
+              throw CLI::ValidationError("--for", fmt::format("'{}' is not one of pare, llama.cpp", name));
+            }
+            reader = name == "pare" ? GgufReader::kPare : GgufReader::kLlamaCpp;
+          },
+          "Who reads the .gguf file: pare, or llama.cpp as it is, with dropped parts too")
+      ->type_name("READER")
+      ->default_str("pare");
+}
+
+void check_reader(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader) {
+  if (reader == GgufReader::kPare) return;
+  if (output.extension() != ".gguf") {
+    throw UsageError(fmt::format("--for llama.cpp writes a .gguf file, not {}", output.string()));
+  }
+  gguf_file_bytes(checkpoint, reader);  // refuses what the writing would refuse
+}
+
+void write_output(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader,
+                  Common& common) {
+  write_checkpoint(checkpoint, output, {.progress = &common.progress(), .cancel = common.cancel(), .reader = reader});
+  if (reader == GgufReader::kPare && output.extension() == ".gguf" && layers_differ(checkpoint.config)) {
+    common.remark(
+        "note: layers differ in this file, which stock llama.cpp reads only when it is written with --for llama.cpp");
+  }
+}
+
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
                               const std::string& description) {
   return command

@@ -97,6 +97,13 @@ CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path);
 CLI::Option* add_output_option(CLI::App* command, std::filesystem::path& path);
 /// --kv f16|f32: the type of the KV cache.
 CLI::Option* add_kv_option(CLI::App* command, DType& type);
+/// --for pare|llama.cpp: who is to read the file that is written.
+CLI::Option* add_for_option(CLI::App* command, GgufReader& reader);
+/// Before work begins: throws UsageError for a reader that does not read such an output, Error for a model it cannot
+/// run.
+void check_reader(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader);
+/// Writes the result of a command, with its progress, and remarks on what stock llama.cpp would need.
+void write_output(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader, Common& common);
 /// An option whose value is the name of a storage type.
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
                               const std::string& description);

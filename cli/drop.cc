@@ -13,6 +13,7 @@ namespace {
 
 struct DropOptions {
   std::filesystem::path model, output, plan;
+  GgufReader reader = GgufReader::kPare;
   DropRequest request;
   bool greedy = false;
   GreedyOptions greedy_options;
@@ -180,13 +181,14 @@ void print_result(const DropOptions& options, const Choice& choice, const Checkp
 void drop(const DropOptions& options, Common& common) {
   check_usage(options);
   const Checkpoint before = open_checkpoint(options.model);
+  check_reader(before, options.output, options.reader);
   check_finite(before, common.progress());
   throw_if_cancelled(common.cancel());
   const Choice choice = choose(options, before, common);
   std::vector<std::string> notes;
   const Checkpoint after = apply_plan(before, choice.plan, &notes);
   for (const std::string& note : notes) common.warn("note: " + note);
-  write_checkpoint(after, options.output, {.progress = &common.progress(), .cancel = common.cancel()});
+  write_output(after, options.output, options.reader, common);
   if (common.json) {
     common.print_json(to_json(options, choice, before, after));
   } else {
@@ -206,9 +208,11 @@ void add_drop_command(CLI::App& app, Common& common) {
       app, common, "drop", "Remove the attentions, MLPs or blocks that do least",
       {"pare drop model.gguf --attention 8 -o smaller.gguf", "pare drop model/ --joint 12 --greedy -o smaller/",
        "pare drop model.gguf --block 4 --calibration my-texts.txt -o smaller.gguf",
-       "pare drop model.gguf --plan plan.json -o smaller.gguf"});
+       "pare drop model.gguf --plan plan.json -o smaller.gguf",
+       "pare drop model.gguf --attention 8 --for llama.cpp -o smaller.gguf"});
   add_model_argument(command, options->model);
   add_output_option(command, options->output);
+  add_for_option(command, options->reader);
   add_count(command, "--attention", options->request.attention, "Attentions to drop");
   add_count(command, "--mlp", options->request.mlp, "MLPs to drop");
   add_count(command, "--block", options->request.block, "Whole blocks to drop");

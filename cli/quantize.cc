@@ -13,6 +13,7 @@ struct QuantizeOptions {
   std::optional<DType> weights, embedding, output_matrix;
   const Mix* mix = nullptr;
   bool requantize = false;
+  GgufReader reader = GgufReader::kPare;
 };
 
 /// A type that more than one value shares a scale in: encoding loses what the scale cannot say.
@@ -101,11 +102,9 @@ void quantize(const QuantizeOptions& options, Common& common) {
   std::vector<std::string> notes;
   const Checkpoint after = apply_plan(before, plan, &notes);
   check_requantizing(before, after, options, common);
+  check_reader(after, options.output, options.reader);
   check_finite(before, common.stoppable_progress());
-  WriteOptions how;
-  how.progress = &common.progress();
-  how.cancel = common.cancel();
-  write_checkpoint(after, options.output, how);
+  write_output(after, options.output, options.reader, common);
   report(before, after, options, notes, common);
 }
 
@@ -139,6 +138,7 @@ void add_quantize_command(CLI::App& app, Common& common) {
                                "pare quantize model.gguf --plan plan.json -o small.gguf"});
   add_model_argument(command, options->model);
   add_output_option(command, options->output);
+  add_for_option(command, options->reader);
   add_weights_option(command, *options);
   add_dtype_option(command, "--embedding", options->embedding, "Type of the token embedding, if another");
   add_dtype_option(command, "--output-matrix", options->output_matrix, "Type of the output matrix, if another");

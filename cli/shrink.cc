@@ -24,6 +24,7 @@ struct ShrinkArguments {
   std::string quality, size, speed, time;
   int64_t trials = 0;
   bool fresh = false, against_random = false;
+  GgufReader reader = GgufReader::kPare;
   CalibrationArguments calibration;
   CLI::Option* tokens = nullptr;  // --tokens
 };
@@ -224,6 +225,7 @@ ShrinkOptions library_options(const ShrinkArguments& arguments, const Checkpoint
   options.seed = arguments.calibration.seed;
   options.fresh = arguments.fresh;
   options.against_random = arguments.against_random;
+  options.reader = arguments.reader;
   options.database =
       arguments.database.empty() ? std::filesystem::path(arguments.output.string() + ".trials.db") : arguments.database;
   return options;
@@ -236,6 +238,7 @@ void shrink(const ShrinkArguments& arguments, Common& common) {
   ShrinkOptions options = library_options(arguments, checkpoint);
   if (!checkpoint.tokenizer) fail("{}: the model has no tokenizer", arguments.model.string());
   check_outputs(arguments);
+  check_reader(checkpoint, arguments.output, arguments.reader);
   const Tokenizer tokenizer(*checkpoint.tokenizer);
   ThreadPool pool(common.thread_count());
   Variants variants(checkpoint, pool, &common.progress());
@@ -256,7 +259,7 @@ void shrink(const ShrinkArguments& arguments, Common& common) {
     throw;
   }
   const Checkpoint smaller = apply_plan(checkpoint, result.chosen.plan);
-  write_checkpoint_gguf(smaller, arguments.output, {.progress = &common.progress(), .cancel = common.cancel()});
+  write_output(smaller, arguments.output, arguments.reader, common);
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   if (!arguments.report.empty()) write_report(result, arguments, checkpoint.name, text_name);
   if (common.json) {
@@ -285,6 +288,7 @@ void add_shrink_command(CLI::App& app, Common& common) {
        "pare shrink model/ -o small.gguf --speed 1.5x --quality 95% --time 10m"});
   add_model_argument(command, arguments->model);
   command->add_option("-o,--output", arguments->output, "The file to write: NAME.gguf")->type_name("FILE")->required();
+  add_for_option(command, arguments->reader);
   command
       ->add_option("--quality", arguments->quality,
                    "Least quality: base perplexity / perplexity reached (default: 97% if nothing else is asked for)")

@@ -50,14 +50,21 @@ Checkpoint apply_plan(const Checkpoint& base, const Plan& plan, std::vector<std:
 /// Throws Error naming the first weights that hold NaN or infinite values, with their count.
 void check_finite(const Checkpoint& checkpoint, Progress& progress);
 
+/// Who is to read a GGUF file. pare reads every one; stock llama.cpp reads a model whose layers differ (dropped parts)
+/// only in another form, which costs a few zeros, and not every model can take it.
+enum class GgufReader : uint8_t { kPare, kLlamaCpp };
+
 struct WriteOptions {
   Progress* progress = nullptr;
   const CancelFlag* cancel = nullptr;
+  GgufReader reader = GgufReader::kPare;
 };
-/// Written beside and renamed. Throws Error where GGUF cannot express the model.
+/// Whether stock llama.cpp needs that other form.
+bool layers_differ(const ModelConfig& config);
+/// Written beside and renamed. Throws Error where GGUF cannot express the model, or its reader would not run it.
 void write_checkpoint_gguf(const Checkpoint& checkpoint, const std::filesystem::path& path, const WriteOptions& = {});
-/// How long that file would be; nothing is encoded for it.
-int64_t gguf_file_bytes(const Checkpoint& checkpoint);
+/// How long that file would be; nothing is encoded for it. Throws as the writing would.
+int64_t gguf_file_bytes(const Checkpoint& checkpoint, GgufReader reader = GgufReader::kPare);
 /// A Hugging Face folder (float types only: Error names a weight of another). Dropped layers are listed in config.json
 /// as LLM-Drop does: drop_attn_list, drop_mlp_list.
 void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem::path& path, const WriteOptions& = {});

@@ -8,6 +8,7 @@
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
+#include "model/llama_cpp.h"
 
 namespace pare {
 namespace {
@@ -81,6 +82,15 @@ std::vector<int> identity(size_t layers) {
   return indices;
 }
 
+std::vector<int> checked_layers(const std::vector<int64_t>& layers, const ModelConfig& config,
+                                const std::string& where) {
+  const bool ascending = std::adjacent_find(layers.begin(), layers.end(), std::greater_equal<>()) == layers.end();
+  const bool fits = layers.size() == config.layers.size() && ascending &&
+                    (layers.empty() || (layers.front() >= 0 && layers.back() < 100000));
+  if (!fits) fail("{} is not an ascending list of {} layers", where, config.layers.size());
+  return {layers.begin(), layers.end()};
+}
+
 /// What the tensors tell that GGUF metadata does not: vocabulary, tying, biases, frequency factors.
 void complete_from_tensors(ModelConfig& config, const GgufFile& file) {
   config.tied_embedding = true;
@@ -119,6 +129,19 @@ void complete_from_tensors(ModelConfig& config, const GgufFile& file) {
   }
 }
 
+/// pare.plan, pare.source and pare.original_layers: how the model came about.
+void read_origin(Checkpoint& checkpoint, const GgufMetadata& metadata) {
+  const std::string where = metadata.file();
+  if (const std::string* plan = metadata.find_string("pare.plan")) {
+    checkpoint.plan = parse_plan(*plan, where + ": pare.plan");
+  }
+  if (const std::string* source = metadata.find_string("pare.source")) checkpoint.source = *source;
+  checkpoint.original_layers = identity(checkpoint.config.layers.size());
+  if (const auto layers = metadata.find_ints("pare.original_layers")) {
+    checkpoint.original_layers = checked_layers(*layers, checkpoint.config, where + ": pare.original_layers");
+  }
+}
+
 Checkpoint open_gguf(const std::filesystem::path& path) {
   GgufFile file = GgufFile::open(path);
   const Family& family = family_of_gguf(file.metadata);
@@ -130,6 +153,11 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
   checkpoint.config = family.from_gguf(file.metadata);
   complete_from_tensors(checkpoint.config, file);
   check_config(checkpoint.config, path.string());
+  read_origin(checkpoint, file.metadata);
+  if (file.metadata.get_string("general.architecture") == family.gguf_deci) {
+    remove_stand_ins(checkpoint.config, checkpoint.plan, checkpoint.original_layers, path.string());
+  }
+  if (!file.metadata.find("pare.plan")) checkpoint.plan = plan_of_config(checkpoint.config);
   if (file.metadata.find("tokenizer.ggml.model")) {
     const std::string* kind = file.metadata.find_string("tokenizer.ggml.model");
     if (*kind != "none" && *kind != "no_vocab") {
@@ -141,21 +169,6 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
     add_weight(checkpoint, family, &WeightName::gguf, tensor.name, tensor.view, file.mapping);
   }
   check_complete(checkpoint, family, &WeightName::gguf);
-  checkpoint.plan = plan_of_config(checkpoint.config);
-  if (const std::string* plan = file.metadata.find_string("pare.plan")) {
-    checkpoint.plan = parse_plan(*plan, path.string() + ": pare.plan");
-  }
-  if (const std::string* source = file.metadata.find_string("pare.source")) checkpoint.source = *source;
-  checkpoint.original_layers = identity(checkpoint.config.layers.size());
-  if (const auto layers = file.metadata.find_ints("pare.original_layers")) {
-    const bool ascending = std::adjacent_find(layers->begin(), layers->end(), std::greater_equal<>()) == layers->end();
-    const bool fits = layers->size() == checkpoint.config.layers.size() && ascending &&
-                      (layers->empty() || (layers->front() >= 0 && layers->back() < 100000));
-    if (!fits)
-      fail("{}: pare.original_layers is not an ascending list of {} layers", path.string(),
-           checkpoint.config.layers.size());
-    checkpoint.original_layers.assign(layers->begin(), layers->end());
-  }
   checkpoint.source_metadata = std::make_shared<GgufMetadata>(std::move(file.metadata));
   return checkpoint;
 }
@@ -205,6 +218,13 @@ Checkpoint open_folder(const std::filesystem::path& path) {
   checkpoint.plan = plan_of_config(checkpoint.config);
   if (const auto plan = json.find("pare_plan"); plan != json.end()) {
     checkpoint.plan = parse_plan(plan->dump(), config_path.string() + ": pare_plan");
+  }
+  if (const auto layers = json.find("pare_original_layers"); layers != json.end()) {
+    const bool integers = layers->is_array() && std::all_of(layers->begin(), layers->end(),
+                                                            [](const Json& x) { return x.is_number_integer(); });
+    const std::string where = config_path.string() + ": pare_original_layers";
+    if (!integers) fail("{} is not a list of integers", where);
+    checkpoint.original_layers = checked_layers(layers->get<std::vector<int64_t>>(), checkpoint.config, where);
   }
   if (const auto source = json.find("pare_source"); source != json.end() && source->is_string()) {
     checkpoint.source = source->get<std::string>();

@@ -8,6 +8,7 @@
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
+#include "model/llama_cpp.h"
 #include "model/rope.h"
 
 namespace pare {
@@ -130,10 +131,10 @@ std::vector<float> rope_divisors(const ModelConfig& config) {
   return attention->rope.frequency_factors;
 }
 
-GgufMetadata gguf_metadata(const Checkpoint& checkpoint, const Family& family, const ModelConfig& config,
-                           const std::vector<int>& kept) {
+GgufMetadata gguf_metadata(const Checkpoint& checkpoint, const Family& family, const char* architecture,
+                           const ModelConfig& config, const std::vector<int>& kept) {
   GgufMetadata metadata;
-  metadata.set("general.architecture", std::string(family.gguf));
+  metadata.set("general.architecture", std::string(architecture));
   if (checkpoint.source_metadata) {
     for (const auto& [key, value] : checkpoint.source_metadata->entries()) {
       // Per-layer arrays of keys that pare does not know would no longer fit a shorter model, so only general ones
@@ -204,6 +205,11 @@ Json folder_config(const Checkpoint& checkpoint, const Family& family) {
   }
   if (!(checkpoint.plan == Plan{})) json["pare_plan"] = Json::parse(to_json(checkpoint.plan));
   if (!checkpoint.source.empty()) json["pare_source"] = checkpoint.source;
+  const std::vector<int>& original = checkpoint.original_layers;
+  json.erase("pare_original_layers");
+  if (!original.empty() && original.back() != static_cast<int>(original.size()) - 1) {
+    json["pare_original_layers"] = original;  // the plan's layer numbers are theirs
+  }
   return json;
 }
 
@@ -237,11 +243,11 @@ struct GgufContent {
   GgufMetadata metadata;
   std::vector<GgufTensorToWrite> tensors;
 
-  GgufContent(const Checkpoint& checkpoint, Meter& meter) {
+  GgufContent(const Checkpoint& checkpoint, const char* architecture, Meter& meter) {
     const Family& family = family_by_name(checkpoint.config.family);
     std::vector<int> kept;
     const ModelConfig config = without_empty_layers(checkpoint.config, kept);
-    metadata = gguf_metadata(checkpoint, family, config, kept);
+    metadata = gguf_metadata(checkpoint, family, architecture, config, kept);
     divisors = rope_divisors(config);
     if (!divisors.empty()) {
       tensors.push_back({"rope_freqs.weight", DType::kF32, Shape{static_cast<int64_t>(divisors.size())},
@@ -260,22 +266,47 @@ struct GgufContent {
   GgufContent& operator=(const GgufContent&) = delete;
 };
 
+/// The checkpoint and the architecture under which the reader runs it as it is meant.
+struct ForReader {
+  Checkpoint checkpoint;
+  const char* architecture;
+
+  ForReader(const Checkpoint& base, GgufReader reader)
+      : checkpoint(base), architecture(family_by_name(base.config.family).gguf) {
+    if (reader == GgufReader::kPare) return;
+    Checkpoint complete = with_stand_ins(base);  // refuses what llama.cpp cannot run, dropped or not
+    if (!layers_differ(base.config)) return;
+    checkpoint = std::move(complete);
+    architecture = family_by_name(base.config.family).gguf_deci;
+  }
+};
+
 }  // namespace
+
+bool layers_differ(const ModelConfig& config) {
+  std::vector<int> kept;
+  const std::vector<LayerConfig> layers = without_empty_layers(config, kept).layers;
+  return std::any_of(layers.begin(), layers.end(), [&](const LayerConfig& layer) {
+    return !layer.attention || !layer.mlp || !(layer == layers.front());
+  });
+}
 
 void write_checkpoint_gguf(const Checkpoint& checkpoint, const std::filesystem::path& path,
                            const WriteOptions& options) {
-  Meter meter(checkpoint, options);
-  const GgufContent content(checkpoint, meter);
+  const ForReader prepared(checkpoint, options.reader);
+  Meter meter(prepared.checkpoint, options);
+  const GgufContent content(prepared.checkpoint, prepared.architecture, meter);
   OutputFile out(path);
   write_gguf(out, content.metadata, content.tensors);
   out.commit();
   meter.finish();
 }
 
-int64_t gguf_file_bytes(const Checkpoint& checkpoint) {
+int64_t gguf_file_bytes(const Checkpoint& checkpoint, GgufReader reader) {
   const WriteOptions silent;
-  Meter meter(checkpoint, silent);
-  const GgufContent content(checkpoint, meter);
+  const ForReader prepared(checkpoint, reader);
+  Meter meter(prepared.checkpoint, silent);
+  const GgufContent content(prepared.checkpoint, prepared.architecture, meter);
   return static_cast<int64_t>(gguf_bytes(content.metadata, content.tensors));
 }
 
@@ -306,6 +337,7 @@ void write_checkpoint(const Checkpoint& checkpoint, const std::filesystem::path&
   if (path.extension() == ".gguf") {
     write_checkpoint_gguf(checkpoint, path, options);
   } else {
+    if (options.reader == GgufReader::kLlamaCpp) fail("{}: llama.cpp reads .gguf files, not folders", path.string());
     write_checkpoint_folder(checkpoint, path, options);
   }
 }

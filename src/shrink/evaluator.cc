@@ -76,8 +76,9 @@ std::string model_fingerprint(const Checkpoint& checkpoint, Model& model, DType 
   return hash.bytes(cache_type.data(), cache_type.size()).hex();
 }
 
-PlanEvaluator::PlanEvaluator(Variants& variants, TrialStore& store, DType kv, const CancelFlag* cancel)
-    : variants_(variants), store_(store), kv_(kv), cancel_(cancel) {}
+PlanEvaluator::PlanEvaluator(Variants& variants, TrialStore& store, DType kv, GgufReader reader,
+                             const CancelFlag* cancel)
+    : variants_(variants), store_(store), kv_(kv), reader_(reader), cancel_(cancel) {}
 
 int PlanEvaluator::add_slice(const TextWindows& windows) {
   slices_.push_back({windows, hash_of(windows), {}});
@@ -104,7 +105,7 @@ const Reference& PlanEvaluator::reference(Slice& slice) {
 const PerplexityResult& PlanEvaluator::base(int number) { return reference(slice(number)).base(); }
 
 int64_t PlanEvaluator::file_bytes(const Plan& plan) const {
-  return gguf_file_bytes(apply_plan(variants_.checkpoint(), plan));
+  return gguf_file_bytes(apply_plan(variants_.checkpoint(), plan), reader_);
 }
 
 SliceScore PlanEvaluator::evaluate(const Plan& plan, int number) {

@@ -20,7 +20,7 @@ std::string model_fingerprint(const Checkpoint& checkpoint, Model& model, DType 
 class PlanEvaluator {
  public:
   /// All must outlive it. Slices are measured with the base when they are first needed.
-  PlanEvaluator(Variants& variants, TrialStore& store, DType kv, const CancelFlag* cancel);
+  PlanEvaluator(Variants& variants, TrialStore& store, DType kv, GgufReader reader, const CancelFlag* cancel);
 
   /// Adds a text; returns its number.
   int add_slice(const TextWindows& windows);
@@ -34,6 +34,7 @@ class PlanEvaluator {
   SliceScore evaluate(const Plan& plan, int slice);
   /// The base on a slice.
   const PerplexityResult& base(int slice);
+  /// Of the file that its reader gets.
   int64_t file_bytes(const Plan& plan) const;
   std::unique_ptr<Model> make(const Plan& plan) { return variants_.make(plan); }
   Variants& variants() { return variants_; }
@@ -55,6 +56,7 @@ class PlanEvaluator {
   Variants& variants_;
   TrialStore& store_;
   DType kv_;
+  GgufReader reader_;
   const CancelFlag* cancel_;
   std::vector<Slice> slices_;
   std::vector<std::unique_ptr<Model>> kept_;

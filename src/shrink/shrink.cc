@@ -57,7 +57,7 @@ class ShrinkRun {
         cancel_(cancel),
         watch_(options.seconds, options.seconds_used),
         store_(open_store()),
-        evaluator_(variants, store_, options.kv, cancel) {}
+        evaluator_(variants, store_, options.kv, options.reader, cancel) {}
 
   ShrinkResult run(const std::vector<std::vector<int32_t>>& windows);
 
@@ -306,7 +306,8 @@ ShrinkResult ShrinkRun::run(const std::vector<std::vector<int32_t>>& windows) {
   result_.budget = options_.budget;
   settle_scale(windows);
   measure_importance(windows);
-  space_ = make_space(variants_.checkpoint(), result_.redundancy, result_.scale.depth_groups, variants_.base().pool());
+  space_ = make_space(variants_.checkpoint(), result_.redundancy, result_.scale.depth_groups, variants_.base().pool(),
+                      options_.reader);
   settle_speed();
   for (const DType type : space_.types()) evaluator_.keep(space_.to_plan(space_.uniform(type)));
   evaluator_.base(0);  // so that the rate is known before time is shared out

@@ -20,9 +20,10 @@ struct ShrinkOptions {
   std::optional<int64_t> trials;  // plans evaluated at most; nothing: as many as time allows, up to kMostTrials
   uint64_t seed = 0;
   DType kv = DType::kF16;
-  std::filesystem::path database;  // of trials; empty: kept in memory only
-  bool fresh = false;              // forgets trials of this model and text
-  bool against_random = false;     // afterwards as many plans drawn at random, to compare
+  GgufReader reader = GgufReader::kPare;  // of the file, whose size depends on it a little
+  std::filesystem::path database;         // of trials; empty: kept in memory only
+  bool fresh = false;                     // forgets trials of this model and text
+  bool against_random = false;            // afterwards as many plans drawn at random, to compare
 };
 inline constexpr int64_t kMostTrials = 1500;
 

@@ -137,40 +137,42 @@ Plan plan_that_drops(const DropPart& part) {
 }
 
 /// What the file loses with a part beyond its matrices.
-int64_t bytes_beside_matrices(const Checkpoint& base, int64_t base_file_bytes, const DropPart& part) {
+int64_t bytes_beside_matrices(const Checkpoint& base, int64_t base_file_bytes, const DropPart& part,
+                              GgufReader reader) {
   const Checkpoint without = apply_plan(base, plan_that_drops(part));
   int64_t matrices = 0;
   for (const WeightTensor& weight : base.weights) {
     if (info(weight.id.kind).matrix && !without.find(weight.id)) matrices += weight.bytes();
   }
-  return base_file_bytes - gguf_file_bytes(without) - matrices;
+  return base_file_bytes - gguf_file_bytes(without, reader) - matrices;
 }
 
-std::vector<SearchSpace::Part> make_parts(const Checkpoint& base, const Redundancy& redundancy) {
+std::vector<SearchSpace::Part> make_parts(const Checkpoint& base, const Redundancy& redundancy, GgufReader reader) {
   using Kind = DropPart::Kind;
-  const int64_t base_bytes = gguf_file_bytes(base);
+  const int64_t base_bytes = gguf_file_bytes(base, reader);
   std::vector<SearchSpace::Part> parts;
   for (const DropPart& part : parts_by_importance(redundancy, {Kind::kAttention, Kind::kMlp})) {
     const LayerImportance& layer = redundancy.layers[static_cast<size_t>(part.layer)];
     const std::optional<double>& importance = part.kind == Kind::kAttention ? layer.attention : layer.mlp;
-    parts.push_back({part, importance.value_or(0), bytes_beside_matrices(base, base_bytes, part)});
+    parts.push_back({part, importance.value_or(0), bytes_beside_matrices(base, base_bytes, part, reader)});
   }
   return parts;
 }
 
 }  // namespace
 
-SearchSpace make_space(const Checkpoint& base, const Redundancy& redundancy, int depth_groups, ThreadPool& pool) {
+SearchSpace make_space(const Checkpoint& base, const Redundancy& redundancy, int depth_groups, ThreadPool& pool,
+                       GgufReader reader) {
   SearchSpace space;
   const std::vector<UnitWeights> grouped = group_weights(base, depth_groups);
   space.units = make_units(grouped, pool);
-  space.parts = make_parts(base, redundancy);
+  space.parts = make_parts(base, redundancy, reader);
   std::map<std::pair<bool, int>, int> part_of;  // (is attention, layer)
   for (size_t i = 0; i < space.parts.size(); ++i) {
     const DropPart& part = space.parts[i].part;
     part_of[{part.kind == DropPart::Kind::kAttention, part.layer}] = static_cast<int>(i);
   }
-  space.fixed_bytes = gguf_file_bytes(base);
+  space.fixed_bytes = gguf_file_bytes(base, reader);
   for (const SearchSpace::Part& part : space.parts) space.fixed_bytes -= part.other_bytes;
   for (size_t u = 0; u < grouped.size(); ++u) {
     for (const WeightTensor* weight : grouped[u].weights) {

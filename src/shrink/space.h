@@ -62,6 +62,7 @@ struct SearchSpace {
 /// The space of a checkpoint: layers in `depth_groups` ranges of about equal length; for each matrix every type of the
 /// table that is smaller than what it has, whose blocks fit, that a kernel multiplies, and that no other type beats in
 /// both size and rounding error. Parts in ascending order of importance.
-SearchSpace make_space(const Checkpoint& base, const Redundancy& redundancy, int depth_groups, ThreadPool& pool);
+SearchSpace make_space(const Checkpoint& base, const Redundancy& redundancy, int depth_groups, ThreadPool& pool,
+                       GgufReader reader = GgufReader::kPare);
 
 }  // namespace pare

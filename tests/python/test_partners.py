@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import stock_llama_cpp
 import torch
 from llama_models import PARE, difference, pare_logits, remove_parts
 from safetensors.torch import load_file
@@ -30,29 +31,11 @@ def text_ids():
 @pytest.mark.reference
 def test_stock_llama_cpp_gives_our_logprobs(text_ids, tmp_path):
     """Teacher-forced over 500 tokens: llama.cpp's 64 likeliest tokens after each prefix have our log probabilities."""
-    import xllamacpp
     model = tmp_path / "story-f16.gguf"
     pare("quantize", STORY, "--weights", "f16", "-o", model)
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(model)
-    parameters.n_ctx = 1024
-    parameters.n_parallel = 1
-    parameters.cpuparams.n_threads = 2
-    parameters.warmup = False
-    # Its own rounding off where it can be turned off; it still rounds activations to f16 for products with f16 weights.
-    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(parameters)
-    logits = pare_logits(model, [text_ids], tmp_path, kv="f32")[0].astype(np.float64)
-    ours = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
-    worst = 0.0
-    for i in range(500):
-        request = dict(prompt=text_ids[: i + 1], n_predict=1, n_probs=64, temperature=0.0, cache_prompt=True)
-        answer = server.handle_completions(request)
-        top = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        assert len(top) == 64
-        for entry in top:
-            worst = max(worst, abs(entry["logprob"] - ours[i][entry["id"]]))
+    theirs = stock_llama_cpp.logprobs(stock_llama_cpp.server(model), text_ids[:500])
+    logits = pare_logits(model, [text_ids[:500]], tmp_path, kv="f32")[0]
+    worst = stock_llama_cpp.worst_difference(theirs, logits)
     print("largest difference of a log probability:", worst)
     assert worst <= 1e-2
 

@@ -43,10 +43,10 @@ const Family& family_of_json(const Json& config, const std::string& where) {
 const Family& family_of_gguf(const GgufMetadata& metadata) {
   const std::string& architecture = metadata.get_string("general.architecture");
   for (const Family* family : kFamilies) {
-    if (architecture == family->gguf) return *family;
+    if (architecture == family->gguf || architecture == family->gguf_deci) return *family;
   }
   fail("{}: unknown architecture \"{}\" (general.architecture); known: {}", metadata.file(), architecture,
-       known(&Family::gguf));
+       known(&Family::gguf) + ", " + known(&Family::gguf_deci));
 }
 
 std::string weight_name(const char* pattern, int layer) {

@@ -22,12 +22,14 @@ struct Family {
   const char* name;          // config.json's model_type
   const char* architecture;  // config.json's architectures[0]
   const char* gguf;          // general.architecture
+  const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ
   RopeLayout gguf_rope;      // the order of q and k rows that GGUF expects
   std::span<const WeightName> names;
   /// Throw Error naming `where` and the key.
   ModelConfig (*from_json)(const Json& config, const std::string& where);
   /// Sets the family's keys in a config.json (which may hold others already).
   void (*to_json)(const ModelConfig& config, Json& json);
+  /// Keys of the architecture that general.architecture says, here and there.
   ModelConfig (*from_gguf)(const GgufMetadata& metadata);
   void (*to_gguf)(const ModelConfig& config, GgufMetadata& metadata);
 };

@@ -1,4 +1,4 @@
-// Llama 1 to 3.x (transformers' LlamaForCausalLM, llama.cpp's "llama").
+// Llama 1 to 3.x (transformers' LlamaForCausalLM, llama.cpp's "llama", and "deci" where layers differ).
 
 #include <array>
 #include <cmath>
@@ -36,7 +36,7 @@ constexpr std::array<WeightName, 19> kNames{
 
 constexpr int64_t kMaxLayers = 10000;
 
-int narrow(int64_t value, const char* what, const std::string& where) {
+int narrow(int64_t value, std::string_view what, const std::string& where) {
   if (value < 0 || value > (int64_t{1} << 30)) fail("{}: {} is {}, out of range", where, what, value);
   return static_cast<int>(value);
 }
@@ -119,8 +119,20 @@ void to_json(const ModelConfig& config, Json& json) {
   if (!mlp.empty()) json["drop_mlp_list"] = mlp;
 }
 
+/// Names of keys of the file's architecture: "llama.block_count", "deci.block_count".
+class Keys {
+ public:
+  explicit Keys(const GgufMetadata& metadata) : prefix_(metadata.get_string("general.architecture") + ".") {}
+  std::string operator()(std::string_view name) const { return prefix_ + std::string(name); }
+  /// Whether it is the architecture whose layers may differ in stock readers, too.
+  bool per_layer() const { return prefix_ == "deci."; }
+
+ private:
+  std::string prefix_;
+};
+
 /// A key that is one number for all layers, or an array with one for each.
-std::vector<int64_t> per_layer(const GgufMetadata& metadata, const char* key, size_t layers) {
+std::vector<int64_t> per_layer(const GgufMetadata& metadata, const std::string& key, size_t layers) {
   const GgufValue* value = metadata.find(key);
   if (!value) fail("{}: {} is missing", metadata.file(), key);
   const bool scalar = std::visit([](const auto& v) { return std::is_arithmetic_v<std::decay_t<decltype(v)>>; }, *value);
@@ -132,7 +144,7 @@ std::vector<int64_t> per_layer(const GgufMetadata& metadata, const char* key, si
   return values;
 }
 
-RopeScaling gguf_scaling(const GgufMetadata& metadata, int64_t context) {
+RopeScaling gguf_scaling(const GgufMetadata& metadata, const Keys& keys, int64_t context) {
   // pare's own key holds everything; the standard ones hold what llama.cpp understands.
   if (const std::string* own = metadata.find_string("pare.rope_scaling")) {
     const Json json = parse_json(*own, metadata.file() + ": pare.rope_scaling");
@@ -140,116 +152,145 @@ RopeScaling gguf_scaling(const GgufMetadata& metadata, int64_t context) {
     return scaling_from_json(ConfigReader(json, metadata.file() + ": pare.rope_scaling"), context);
   }
   RopeScaling scaling;
-  const std::string* type = metadata.find_string("llama.rope.scaling.type");
-  const auto factor = metadata.find_number("llama.rope.scaling.factor");
+  const std::string* type = metadata.find_string(keys("rope.scaling.type"));
+  const auto factor = metadata.find_number(keys("rope.scaling.factor"));
   if (!type || *type == "none") return scaling;
   if (*type != "linear" && *type != "yarn") {
-    fail("{}: llama.rope.scaling.type is \"{}\", expected none, linear or yarn", metadata.file(), *type);
+    fail("{}: {} is \"{}\", expected none, linear or yarn", metadata.file(), keys("rope.scaling.type"), *type);
   }
-  if (!factor) fail("{}: llama.rope.scaling.factor is missing", metadata.file());
+  if (!factor) fail("{}: {} is missing", metadata.file(), keys("rope.scaling.factor"));
   scaling.kind = *type == "linear" ? RopeScalingKind::kLinear : RopeScalingKind::kYarn;
   scaling.factor = *factor;
-  scaling.original_context = metadata.find_int("llama.rope.scaling.original_context_length").value_or(context);
-  scaling.beta_fast = metadata.find_number("llama.rope.scaling.yarn_beta_fast").value_or(32);
-  scaling.beta_slow = metadata.find_number("llama.rope.scaling.yarn_beta_slow").value_or(1);
+  scaling.original_context = metadata.find_int(keys("rope.scaling.original_context_length")).value_or(context);
+  scaling.beta_fast = metadata.find_number(keys("rope.scaling.yarn_beta_fast")).value_or(32);
+  scaling.beta_slow = metadata.find_number(keys("rope.scaling.yarn_beta_slow")).value_or(1);
   return scaling;
+}
+
+/// Heads and widths of each layer, 0 for a part that is not there.
+struct LayerSizes {
+  std::vector<int64_t> heads, kv_heads, widths;
+};
+
+LayerSizes read_layer_sizes(const GgufMetadata& metadata, const Keys& keys, size_t layers) {
+  LayerSizes sizes;
+  sizes.heads = per_layer(metadata, keys("attention.head_count"), layers);
+  const std::string kv = keys("attention.head_count_kv"), width = keys("feed_forward_length");
+  sizes.kv_heads = metadata.find(kv) ? per_layer(metadata, kv, layers) : sizes.heads;
+  sizes.widths = per_layer(metadata, width, layers);
+  if (!keys.per_layer()) return sizes;
+  for (size_t i = 0; i < layers; ++i) {
+    if (sizes.heads[i] == 0) continue;
+    if (sizes.kv_heads[i] == 0) {
+      fail("{}: {}[{}] is 0 beside {} heads: linear attention is not supported", metadata.file(), kv, i,
+           sizes.heads[i]);
+    }
+    if (sizes.widths[i] == 0) {
+      fail("{}: {}[{}] is 0, but the layer has attention, whose result llama.cpp loses then; expected at least 1",
+           metadata.file(), width, i);
+    }
+  }
+  return sizes;
 }
 
 ModelConfig from_gguf(const GgufMetadata& metadata) {
   const std::string& where = metadata.file();
+  const Keys keys(metadata);
   ModelConfig config;
   config.family = "llama";
-  config.hidden = metadata.get_int("llama.embedding_length");
-  config.vocabulary = metadata.find_int("llama.vocab_size").value_or(0);  // 0: the embedding tells
-  config.context = metadata.get_int("llama.context_length");
-  config.norm_epsilon = static_cast<float>(metadata.get_number("llama.attention.layer_norm_rms_epsilon"));
-  if (metadata.find_int("llama.expert_count").value_or(0) > 0) {
-    fail("{}: llama.expert_count is set: mixtures of experts are not supported", where);
+  config.hidden = metadata.get_int(keys("embedding_length"));
+  config.vocabulary = metadata.find_int(keys("vocab_size")).value_or(0);  // 0: the embedding tells
+  config.context = metadata.get_int(keys("context_length"));
+  config.norm_epsilon = static_cast<float>(metadata.get_number(keys("attention.layer_norm_rms_epsilon")));
+  if (metadata.find_int(keys("expert_count")).value_or(0) > 0) {
+    fail("{}: {} is set: mixtures of experts are not supported", where, keys("expert_count"));
   }
-  const int64_t count = metadata.get_int("llama.block_count");
-  if (count < 0 || count > kMaxLayers) fail("{}: llama.block_count is {}, expected 0 to {}", where, count, kMaxLayers);
+  const int64_t count = metadata.get_int(keys("block_count"));
+  if (count < 0 || count > kMaxLayers) {
+    fail("{}: {} is {}, expected 0 to {}", where, keys("block_count"), count, kMaxLayers);
+  }
   const auto layers = static_cast<size_t>(count);
-  const auto heads = per_layer(metadata, "llama.attention.head_count", layers);
-  const auto kv_heads = metadata.find("llama.attention.head_count_kv")
-                            ? per_layer(metadata, "llama.attention.head_count_kv", layers)
-                            : heads;
-  const auto widths = per_layer(metadata, "llama.feed_forward_length", layers);
+  const LayerSizes sizes = read_layer_sizes(metadata, keys, layers);
   RopeConfig rope;
   rope.layout = RopeLayout::kInterleaved;
-  rope.theta = metadata.find_number("llama.rope.freq_base").value_or(10000);
-  rope.scaling = gguf_scaling(metadata, config.context);
+  rope.theta = metadata.find_number(keys("rope.freq_base")).value_or(10000);
+  rope.scaling = gguf_scaling(metadata, keys, config.context);
+  // Where no key says how large a head is, llama.cpp asks the first layer for all of them.
+  const auto first = std::find_if(sizes.heads.begin(), sizes.heads.end(), [](int64_t n) { return n != 0; });
   config.layers.resize(layers);
   for (size_t i = 0; i < layers; ++i) {
-    if (heads[i] != 0) {
-      const int n = narrow(heads[i], "llama.attention.head_count", where);
-      const auto key_length = metadata.find_int("llama.attention.key_length").value_or(config.hidden / n);
-      if (metadata.find_int("llama.attention.value_length").value_or(key_length) != key_length) {
-        fail("{}: llama.attention.value_length differs from key_length {}", where, key_length);
+    if (sizes.heads[i] != 0) {
+      const int n = narrow(sizes.heads[i], keys("attention.head_count"), where);
+      const auto key_length = metadata.find_int(keys("attention.key_length")).value_or(config.hidden / *first);
+      if (metadata.find_int(keys("attention.value_length")).value_or(key_length) != key_length) {
+        fail("{}: {} differs from key_length {}", where, keys("attention.value_length"), key_length);
       }
-      rope.dims = narrow(metadata.find_int("llama.rope.dimension_count").value_or(key_length),
-                         "llama.rope.dimension_count", where);
-      config.layers[i].attention = make_attention(n, narrow(kv_heads[i], "llama.attention.head_count_kv", where),
-                                                  narrow(key_length, "llama.attention.key_length", where), false, rope);
+      rope.dims = narrow(metadata.find_int(keys("rope.dimension_count")).value_or(key_length),
+                         keys("rope.dimension_count"), where);
+      config.layers[i].attention = make_attention(n, narrow(sizes.kv_heads[i], keys("attention.head_count_kv"), where),
+                                                  narrow(key_length, keys("attention.key_length"), where), false, rope);
     }
-    if (widths[i] != 0) {
+    if (sizes.widths[i] != 0) {
       config.layers[i].mlp = MlpConfig{};
-      config.layers[i].mlp->width = widths[i];
+      config.layers[i].mlp->width = sizes.widths[i];
     }
   }
   return config;
 }
 
-/// One number if all layers agree, as stock readers expect; else an array with 0 for a dropped part.
+/// One number if all layers agree, as stock readers expect; else, and always in `deci`, an array with 0 for a dropped
+/// part.
 template <class Get>
-void set_per_layer(GgufMetadata& metadata, const char* key, const ModelConfig& config, Get get) {
+void set_per_layer(GgufMetadata& metadata, const Keys& keys, const char* key, const ModelConfig& config, Get get) {
   std::vector<int32_t> values;
   for (const LayerConfig& layer : config.layers) values.push_back(static_cast<int32_t>(get(layer)));
   const bool same = std::all_of(values.begin(), values.end(), [&](int32_t v) { return v == values[0]; });
-  if (same) {
-    metadata.set(key, static_cast<uint32_t>(values.empty() ? 1 : values[0]));
+  if (same && !keys.per_layer()) {
+    metadata.set(keys(key), static_cast<uint32_t>(values.empty() ? 1 : values[0]));
   } else {
-    metadata.set(key, std::move(values));
+    metadata.set(keys(key), std::move(values));
   }
 }
 
-void set_rope(const RopeConfig& rope, GgufMetadata& metadata) {
-  metadata.set("llama.rope.dimension_count", static_cast<uint32_t>(rope.dims));
-  metadata.set("llama.rope.freq_base", static_cast<float>(rope.theta));
+void set_rope(const RopeConfig& rope, const Keys& keys, GgufMetadata& metadata) {
+  metadata.set(keys("rope.dimension_count"), static_cast<uint32_t>(rope.dims));
+  metadata.set(keys("rope.freq_base"), static_cast<float>(rope.theta));
   const RopeScaling& scaling = rope.scaling;
   if (scaling.kind == RopeScalingKind::kNone) return;
   metadata.set("pare.rope_scaling", scaling_to_json(scaling).dump());
   if (scaling.kind == RopeScalingKind::kLinear || scaling.kind == RopeScalingKind::kYarn) {
-    metadata.set("llama.rope.scaling.type", std::string(scaling.kind == RopeScalingKind::kLinear ? "linear" : "yarn"));
-    metadata.set("llama.rope.scaling.factor", static_cast<float>(scaling.factor));
+    metadata.set(keys("rope.scaling.type"), std::string(scaling.kind == RopeScalingKind::kLinear ? "linear" : "yarn"));
+    metadata.set(keys("rope.scaling.factor"), static_cast<float>(scaling.factor));
   }
   if (scaling.kind == RopeScalingKind::kYarn) {
-    metadata.set("llama.rope.scaling.original_context_length", static_cast<uint32_t>(scaling.original_context));
+    metadata.set(keys("rope.scaling.original_context_length"), static_cast<uint32_t>(scaling.original_context));
   }
 }
 
 void to_gguf(const ModelConfig& config, GgufMetadata& metadata) {
-  metadata.set("llama.embedding_length", static_cast<uint32_t>(config.hidden));
-  metadata.set("llama.vocab_size", static_cast<uint32_t>(config.vocabulary));
-  metadata.set("llama.context_length", static_cast<uint32_t>(config.context));
-  metadata.set("llama.attention.layer_norm_rms_epsilon", config.norm_epsilon);
-  metadata.set("llama.block_count", static_cast<uint32_t>(config.layers.size()));
-  set_per_layer(metadata, "llama.attention.head_count", config,
+  const Keys keys(metadata);
+  metadata.set(keys("embedding_length"), static_cast<uint32_t>(config.hidden));
+  metadata.set(keys("vocab_size"), static_cast<uint32_t>(config.vocabulary));
+  metadata.set(keys("context_length"), static_cast<uint32_t>(config.context));
+  metadata.set(keys("attention.layer_norm_rms_epsilon"), config.norm_epsilon);
+  metadata.set(keys("block_count"), static_cast<uint32_t>(config.layers.size()));
+  set_per_layer(metadata, keys, "attention.head_count", config,
                 [](const auto& l) { return l.attention ? l.attention->heads : 0; });
-  set_per_layer(metadata, "llama.attention.head_count_kv", config,
+  set_per_layer(metadata, keys, "attention.head_count_kv", config,
                 [](const auto& l) { return l.attention ? l.attention->kv_heads : 0; });
-  set_per_layer(metadata, "llama.feed_forward_length", config, [](const auto& l) { return l.mlp ? l.mlp->width : 0; });
+  set_per_layer(metadata, keys, "feed_forward_length", config, [](const auto& l) { return l.mlp ? l.mlp->width : 0; });
   for (const LayerConfig& layer : config.layers) {
     if (!layer.attention) continue;
-    metadata.set("llama.attention.key_length", static_cast<uint32_t>(layer.attention->head_dim));
-    metadata.set("llama.attention.value_length", static_cast<uint32_t>(layer.attention->head_dim));
-    set_rope(layer.attention->rope, metadata);
+    metadata.set(keys("attention.key_length"), static_cast<uint32_t>(layer.attention->head_dim));
+    metadata.set(keys("attention.value_length"), static_cast<uint32_t>(layer.attention->head_dim));
+    set_rope(layer.attention->rope, keys, metadata);
     break;
   }
 }
 
 }  // namespace
 
-const Family kLlamaFamily{"llama", "LlamaForCausalLM", "llama", RopeLayout::kInterleaved, kNames, from_json,
-                          to_json, from_gguf,          to_gguf};
+const Family kLlamaFamily{"llama", "LlamaForCausalLM", "llama", "deci",    RopeLayout::kInterleaved,
+                          kNames,  from_json,          to_json, from_gguf, to_gguf};
 
 }  // namespace pare
