@@ -11,6 +11,7 @@
 
 #include "base/half.h"
 #include "base/random.h"
+#include "tensor/block_parts.h"
 
 namespace pare {
 namespace {
@@ -221,6 +222,38 @@ TEST(BlockTypes, EncodeEachBlockAlone) {
     }
     EXPECT_EQ(all, joined) << info(type).name;
   }
+}
+
+// What kernels are made of means what the decoders say, for every bit pattern.
+TEST(BlockParts, JoinToWhatIsDecoded) {
+  Random random(31);
+  for (const BlockForm& form : kBlockForms) {
+    const DTypeInfo& type = info(form.type);
+    ASSERT_EQ(form.columns, type.block_size) << type.name;
+    for (int round = 0; round < 500; ++round) {
+      std::vector<std::byte> block(static_cast<size_t>(type.block_bytes));
+      for (std::byte& b : block) b = static_cast<std::byte>(random.next());
+      std::vector<float> values(static_cast<size_t>(form.columns));
+      BlockParts parts;
+      form.split(block.data(), parts);
+      join(form, parts, values.data());
+      const std::vector<float> expected = decoded(form.type, block);
+      for (size_t i = 0; i < values.size(); ++i) {
+        if (std::isnan(expected[i]) && std::isnan(values[i])) continue;
+        ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(expected[i])) << type.name << " " << i;
+      }
+    }
+  }
+}
+
+TEST(DTypes, GiveWayToSmallerBlocks) {
+  EXPECT_EQ(fitting_dtype(DType::kQ4_K, 512), DType::kQ4_K);
+  EXPECT_EQ(fitting_dtype(DType::kQ4_K, 576), DType::kQ5_0);
+  EXPECT_EQ(fitting_dtype(DType::kQ6_K, 576), DType::kQ8_0);
+  EXPECT_EQ(fitting_dtype(DType::kTQ2_0, 576), DType::kQ2_0);
+  EXPECT_EQ(fitting_dtype(DType::kTQ2_0, 96), DType::kQ4_0);
+  EXPECT_EQ(fitting_dtype(DType::kQ8_0, 40), std::nullopt);
+  EXPECT_EQ(fitting_dtype(DType::kF16, 41), DType::kF16);
 }
 
 }  // namespace
