@@ -173,6 +173,12 @@ void split_q2_0(const std::byte* block, BlockParts& parts) {
   for (int i = 0; i < 64; ++i) parts.codes[i] = bits_of(bytes_at(block + 2)[i / 4], i % 4 * 2, 2);
 }
 
+const BlockForm* find_block_form(DType type) {
+  static constexpr auto kForms = block_forms();
+  const auto* form = std::find_if(kForms.begin(), kForms.end(), [&](const BlockForm& one) { return one.type == type; });
+  return form == kForms.end() ? nullptr : form;
+}
+
 void join(const BlockForm& form, const BlockParts& parts, float* to) {
   const float d = f16_to_float(parts.d), m = f16_to_float(parts.m);
   for (int unit = 0; unit < form.columns / form.unit; ++unit) {

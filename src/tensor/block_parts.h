@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,33 +53,40 @@ void split_tq1_0(const std::byte* block, BlockParts& parts);
 void split_tq2_0(const std::byte* block, BlockParts& parts);
 void split_q2_0(const std::byte* block, BlockParts& parts);
 
-// clang-format off
-inline constexpr BlockForm kBlockForms[] = {
-    // type, columns, unit, scale bits, min, code bits, offset, table
-    {DType::kQ8_0,    32, 32, 0, false, 8, 128, false, split_q8_0},
-    {DType::kQ4_0,    32, 32, 0, false, 4,   8, false, split_q4_0},
-    {DType::kQ4_1,    32, 32, 0, true,  4,   0, false, split_q4_1},
-    {DType::kQ5_0,    32, 32, 0, false, 5,  16, false, split_q5_0},
-    {DType::kQ5_1,    32, 32, 0, true,  5,   0, false, split_q5_1},
-    {DType::kQ2_K,   256, 16, 4, true,  2,   0, false, split_q2_k},
-    {DType::kQ3_K,   256, 16, 6, false, 3,   4, false, split_q3_k},
-    {DType::kQ4_K,   256, 32, 6, true,  4,   0, false, split_q4_k},
-    {DType::kQ5_K,   256, 32, 6, true,  5,   0, false, split_q5_k},
-    {DType::kQ6_K,   256, 16, 8, false, 6,  32, false, split_q6_k},
-    {DType::kIQ4_NL,  32, 32, 0, false, 4,   0, true,  split_iq4_nl},
-    {DType::kIQ4_XS, 256, 32, 6, false, 4,   0, true,  split_iq4_xs},
-    {DType::kTQ1_0,  256, 32, 0, false, 2,   1, false, split_tq1_0},
-    {DType::kTQ2_0,  256, 32, 0, false, 2,   1, false, split_tq2_0},
-    {DType::kQ2_0,    64, 32, 0, false, 2,   1, false, split_q2_0},
-};
-// clang-format on
+/// One row for each type that is made of blocks. Evaluated while compiling only, so that code for one instruction set
+/// leaves no copy of it behind that others would use.
+consteval auto block_forms() {
+  // clang-format off
+  return std::to_array<BlockForm>({
+      // type, columns, unit, scale bits, min, code bits, offset, table
+      {DType::kQ8_0,    32, 32, 0, false, 8, 128, false, split_q8_0},
+      {DType::kQ4_0,    32, 32, 0, false, 4,   8, false, split_q4_0},
+      {DType::kQ4_1,    32, 32, 0, true,  4,   0, false, split_q4_1},
+      {DType::kQ5_0,    32, 32, 0, false, 5,  16, false, split_q5_0},
+      {DType::kQ5_1,    32, 32, 0, true,  5,   0, false, split_q5_1},
+      {DType::kQ2_K,   256, 16, 4, true,  2,   0, false, split_q2_k},
+      {DType::kQ3_K,   256, 16, 6, false, 3,   4, false, split_q3_k},
+      {DType::kQ4_K,   256, 32, 6, true,  4,   0, false, split_q4_k},
+      {DType::kQ5_K,   256, 32, 6, true,  5,   0, false, split_q5_k},
+      {DType::kQ6_K,   256, 16, 8, false, 6,  32, false, split_q6_k},
+      {DType::kIQ4_NL,  32, 32, 0, false, 4,   0, true,  split_iq4_nl},
+      {DType::kIQ4_XS, 256, 32, 6, false, 4,   0, true,  split_iq4_xs},
+      {DType::kTQ1_0,  256, 32, 0, false, 2,   1, false, split_tq1_0},
+      {DType::kTQ2_0,  256, 32, 0, false, 2,   1, false, split_tq2_0},
+      {DType::kQ2_0,    64, 32, 0, false, 2,   1, false, split_q2_0},
+  });
+  // clang-format on
+}
+
+/// The form of a type that is made of blocks.
+consteval BlockForm block_form(DType type) {
+  for (const BlockForm& form : block_forms())
+    if (form.type == type) return form;
+  throw "not a type of blocks";
+}
 
 /// Null for types that are not made of blocks.
-constexpr const BlockForm* find_block_form(DType type) {
-  for (const BlockForm& form : kBlockForms)
-    if (form.type == type) return &form;
-  return nullptr;
-}
+const BlockForm* find_block_form(DType type);
 
 /// Values of a block, [columns], each step rounded to float32 as gguf-py does.
 void join(const BlockForm& form, const BlockParts& parts, float* to);

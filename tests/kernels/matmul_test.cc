@@ -15,12 +15,12 @@ namespace {
 constexpr DType kFloatTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 const std::vector<DType> kBlockTypes = [] {
   std::vector<DType> types;
-  for (const BlockForm& form : kBlockForms) types.push_back(form.type);
+  for (const BlockForm& form : block_forms()) types.push_back(form.type);
   return types;
 }();
 const std::vector<DType> kAllTypes = [] {
-  std::vector<DType> types(std::begin(kFloatTypes), std::end(kFloatTypes));
-  types.insert(types.end(), kBlockTypes.begin(), kBlockTypes.end());
+  std::vector<DType> types = kBlockTypes;
+  for (const DType type : kFloatTypes) types.push_back(type);
   return types;
 }();
 /// A length that suits every type and is near `columns`.

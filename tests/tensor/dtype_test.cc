@@ -227,7 +227,7 @@ TEST(BlockTypes, EncodeEachBlockAlone) {
 // What kernels are made of means what the decoders say, for every bit pattern.
 TEST(BlockParts, JoinToWhatIsDecoded) {
   Random random(31);
-  for (const BlockForm& form : kBlockForms) {
+  for (const BlockForm& form : block_forms()) {
     const DTypeInfo& type = info(form.type);
     ASSERT_EQ(form.columns, type.block_size) << type.name;
     for (int round = 0; round < 500; ++round) {

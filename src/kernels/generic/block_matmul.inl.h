@@ -39,7 +39,7 @@ struct BlockKernel {
   using P = typename E::P;
   using V = typename P::V;
   using Bytes = typename E::Bytes;
-  static constexpr const BlockForm& kForm = *find_block_form(kType);
+  static constexpr BlockForm kForm = block_form(kType);
   static constexpr BlockLayout kLayout = layout_of(kForm);
   static constexpr bool kFull = kForm.table || kForm.code_bits == 8;
   static constexpr int kUnitSteps = kForm.unit / kStepColumns;
@@ -268,17 +268,17 @@ void prepare_int8(const float* row, int64_t columns, std::byte* to) {
   }
 }
 
-/// A packing of each block type, in the order of kBlockForms.
+/// A packing of each block type, in the order of block_forms().
 struct BlockPackings {
-  Packing all[std::size(kBlockForms)];
+  Packing all[block_forms().size()];
 };
 template <class E, int... kIndex>
 constexpr BlockPackings block_packings(const char* isa, std::integer_sequence<int, kIndex...>) {
-  return {{BlockKernel<E, kBlockForms[kIndex].type>::packing(isa)...}};
+  return {{BlockKernel<E, block_forms()[kIndex].type>::packing(isa)...}};
 }
 template <class E>
 constexpr BlockPackings block_packings(const char* isa) {
-  return block_packings<E>(isa, std::make_integer_sequence<int, std::size(kBlockForms)>());
+  return block_packings<E>(isa, std::make_integer_sequence<int, block_forms().size()>());
 }
 
 }  // namespace
