@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the hand-made part of fuzz/corpus/gguf, safetensors and config: well-formed files, and one for each way to lie.
+"""Writes the hand-made part of fuzz/corpus/gguf, safetensors, config and blocks: well-formed ones, and one for each way to lie.
 
     fuzz/make_corpus.py
 
@@ -249,15 +249,31 @@ def config_files():
     yield "unknown.gguf", gguf([key("general.architecture", STRING, "mamba")])
 
 
+def block_files():
+    """Bytes that are blocks of any type, and float32 to encode. Two of the largest type's blocks, or of its values."""
+    for name, scale in {"zero": 0, "one": 0x3C00, "minus_two": 0xC000, "subnormal": 1, "largest": 0x7BFF, "infinite": 0x7C00,
+                        "nan": 0x7E00}.items():  # fmt: skip
+        yield f"scale_{name}", struct.pack("<H", scale) * 210
+    yield "every_byte", bytes(range(256)) * 2
+    wave = [(i * 37 % 101 - 50) / 25 for i in range(512)]
+    for name, values in {
+        "wave": wave, "positive": [abs(x) + 1 for x in wave], "negative": [-abs(x) - 1 for x in wave], "equal": [0.5] * 512,
+        "huge": [x * 1e38 for x in wave], "beyond_f16": [x * 1e12 for x in wave], "tiny": [x * 1e-8 for x in wave],
+        "subnormal": [x * 1e-40 for x in wave], "outlier": [1e6, *wave[1:]], "infinite": [*wave[1:], float("inf")],
+        "nan": [*wave[1:], float("nan")], "groups_of_zeros": [x * (i // 16 % 2) for i, x in enumerate(wave)],
+    }.items():  # fmt: skip
+        yield f"values_{name}", struct.pack("<512f", *values)
+
+
 def main():
     (CORPUS / "config").mkdir(parents=True, exist_ok=True)
     for name, content in config_files():
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
         (CORPUS / "config" / name).write_bytes(raw)
-    for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files())):
+    for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files()), ("blocks", block_files())):
         (CORPUS / folder).mkdir(parents=True, exist_ok=True)
         for name, content in files:
-            suffix = "" if "." in name else "." + folder
+            suffix = "" if "." in name or folder == "blocks" else "." + folder
             (CORPUS / folder / (name + suffix)).write_bytes(content)
 
 

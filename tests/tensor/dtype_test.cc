@@ -76,10 +76,15 @@ TEST(DTypes, HaveTheNumbersOfTheFormats) {
   EXPECT_EQ(find_dtype_gguf(2)->type, DType::kQ4_0);
   EXPECT_EQ(find_dtype_gguf(8)->type, DType::kQ8_0);
   EXPECT_EQ(find_dtype_gguf(30)->type, DType::kBF16);
+  EXPECT_EQ(find_dtype_gguf(12)->type, DType::kQ4_K);
+  EXPECT_EQ(find_dtype_gguf(23)->type, DType::kIQ4_XS);
+  EXPECT_EQ(find_dtype_gguf(42)->type, DType::kQ2_0);
   EXPECT_EQ(info(DType::kQ8_0).gguf_file_type, 7);
   EXPECT_EQ(info(DType::kBF16).gguf_file_type, 32);
   EXPECT_DOUBLE_EQ(info(DType::kQ8_0).bits_per_value(), 8.5);
   EXPECT_DOUBLE_EQ(info(DType::kQ4_0).bits_per_value(), 4.5);
+  EXPECT_DOUBLE_EQ(info(DType::kQ6_K).bits_per_value(), 6.5625);
+  EXPECT_DOUBLE_EQ(info(DType::kQ2_0).bits_per_value(), 2.25);
 }
 
 TEST(DTypes, EncodeNothing) {
@@ -167,26 +172,103 @@ TEST(Q4_0, KeepsValuesOfTheSecondHalfInHighBits) {
   EXPECT_EQ(back, values);
 }
 
+std::vector<DType> block_types() {
+  std::vector<DType> types;
+  for (const DTypeInfo& row : all_dtypes()) {
+    if (row.block_size > 1) types.push_back(row.type);
+  }
+  return types;
+}
+
+// `first`, then zeros up to the end of a block.
+std::vector<float> block_of(DType type, std::initializer_list<float> first) {
+  std::vector<float> values(first);
+  values.resize(static_cast<size_t>(info(type).block_size));
+  return values;
+}
+
 TEST(BlockTypes, StoreZeros) {
-  const std::vector<float> zeros(32);
-  EXPECT_EQ(decoded(DType::kQ8_0, encoded(DType::kQ8_0, zeros)), zeros);
-  EXPECT_EQ(decoded(DType::kQ4_0, encoded(DType::kQ4_0, zeros)), zeros);
+  for (const DType type : block_types()) {
+    const std::vector<float> zeros = block_of(type, {});
+    EXPECT_EQ(decoded(type, encoded(type, zeros)), zeros) << info(type).name;
+  }
 }
 
 TEST(BlockTypes, StoreSubnormalBlocksAsZeros) {
-  const std::vector<float> values = block_of({1e-44f, -1e-43f, 3e-45f});
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0}) {
-    for (const float value : decoded(type, encoded(type, values))) EXPECT_EQ(value, 0.0f);
+  for (const DType type : block_types()) {
+    const std::vector<float> values = block_of(type, {1e-44f, -1e-43f, 3e-45f});
+    for (const float value : decoded(type, encoded(type, values))) EXPECT_EQ(value, 0.0f) << info(type).name;
   }
 }
 
 TEST(BlockTypes, KeepNanAndInfinityVisible) {
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0}) {
+  for (const DType type : block_types()) {
     for (const float value : {kNan, kInfinity, -kInfinity}) {
-      const std::vector<float> back = decoded(type, encoded(type, block_of({1, value, 2})));
+      const std::vector<float> back = decoded(type, encoded(type, block_of(type, {1, value, 2})));
       EXPECT_FALSE(std::isfinite(back[1])) << info(type).name << " " << value;
     }
   }
+}
+
+TEST(BlockTypes, ShowThatValuesAreBeyondTheirScales) {
+  // Scales in f16 reach 65504.
+  for (const DType type : block_types()) {
+    for (const float value : {1e12f, -3e20f, 3e38f}) {
+      const std::vector<float> back = decoded(type, encoded(type, block_of(type, {1, value, -2, value / 2})));
+      EXPECT_FALSE(std::isfinite(back[1])) << info(type).name << " " << value;
+    }
+  }
+}
+
+TEST(BlockTypes, ErrLittleAtAnyMagnitude) {
+  // Powers of two that an f16 scale can hold change nothing but the scale.
+  Random random(3);
+  std::vector<float> values(256);
+  for (float& value : values) value = static_cast<float>(random.normal());
+  for (const DType type : block_types()) {
+    const std::vector<float> expected = decoded(type, encoded(type, values));
+    for (const float factor : {0x1p-3f, 0x1p5f, 0x1p9f}) {
+      std::vector<float> scaled = values;
+      for (float& value : scaled) value *= factor;
+      const std::vector<float> back = decoded(type, encoded(type, scaled));
+      for (size_t i = 0; i < back.size(); ++i) ASSERT_EQ(back[i], expected[i] * factor) << info(type).name << " " << i;
+    }
+  }
+}
+
+double relative_rms_error(DType type, const std::vector<float>& values) {
+  const std::vector<float> back = decoded(type, encoded(type, values));
+  double error = 0;
+  double size = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    error += (double{back[i]} - values[i]) * (double{back[i]} - values[i]);
+    size += double{values[i]} * values[i];
+  }
+  return std::sqrt(error / size);
+}
+
+TEST(BlockTypes, KeepTheirErrorBudgets) {
+  // The largest relative root mean square error allowed on Gaussian rows: 5 percent more than when the encoder was
+  // made.
+  struct Budget {
+    DType type;
+    double error;
+  };
+  const Budget budgets[] = {{DType::kQ8_0, 0.0056},  {DType::kQ4_0, 0.0945},   {DType::kQ4_1, 0.0820},
+                            {DType::kQ5_0, 0.0447},  {DType::kQ5_1, 0.0397},   {DType::kQ2_K, 0.2766},
+                            {DType::kQ3_K, 0.1505},  {DType::kQ4_K, 0.0735},   {DType::kQ5_K, 0.0363},
+                            {DType::kQ6_K, 0.0174},  {DType::kIQ4_NL, 0.0768}, {DType::kIQ4_XS, 0.0775},
+                            {DType::kTQ1_0, 0.8475}, {DType::kTQ2_0, 0.8475},  {DType::kQ2_0, 0.7529}};
+  Random random(4);
+  std::vector<float> values(256 * 256);
+  for (float& value : values) value = static_cast<float>(random.normal());
+  std::set<DType> held;
+  for (const auto& [type, budget] : budgets) {
+    EXPECT_LE(relative_rms_error(type, values), budget) << info(type).name;
+    EXPECT_GE(relative_rms_error(type, values), budget * 0.9) << info(type).name << " became better: lower its budget";
+    held.insert(type);
+  }
+  for (const DType type : block_types()) EXPECT_TRUE(held.contains(type)) << info(type).name;
 }
 
 TEST(BlockTypes, ErrWithinHalfAStep) {
@@ -210,14 +292,15 @@ TEST(BlockTypes, ErrWithinHalfAStep) {
 
 TEST(BlockTypes, EncodeEachBlockAlone) {
   Random random(2);
-  std::vector<float> values(5 * 32);
-  for (float& value : values) value = static_cast<float>(random.normal());
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0}) {
+  for (const DType type : block_types()) {
+    const auto size = static_cast<size_t>(info(type).block_size);
+    std::vector<float> values(5 * size);
+    for (float& value : values) value = static_cast<float>(random.normal());
     const std::vector<std::byte> all = encoded(type, values);
     std::vector<std::byte> joined;
     for (size_t block = 0; block < 5; ++block) {
-      const auto first = values.begin() + static_cast<ptrdiff_t>(block * 32);
-      const std::vector<std::byte> one = encoded(type, std::vector<float>(first, first + 32));
+      const auto first = values.begin() + static_cast<ptrdiff_t>(block * size);
+      const std::vector<std::byte> one = encoded(type, std::vector<float>(first, first + static_cast<ptrdiff_t>(size)));
       joined.insert(joined.end(), one.begin(), one.end());
     }
     EXPECT_EQ(all, joined) << info(type).name;
