@@ -13,6 +13,7 @@ void add_analyze_command(CLI::App& app, Common& common);
 void add_drop_command(CLI::App& app, Common& common);
 void add_eval_command(CLI::App& app, Common& common);
 void add_quantize_command(CLI::App& app, Common& common);
+void add_convert_command(CLI::App& app, Common& common);
 void add_bench_command(CLI::App& app, Common& common);
 void add_shrink_command(CLI::App& app, Common& common);
 void add_completion_command(CLI::App& app, Common& common);
@@ -23,11 +24,17 @@ struct CommandRow {
 };
 
 inline constexpr CommandRow kCommands[] = {
-    {"Look at a model", add_inspect_command},     {"Look at a model", add_tokenize_command},
-    {"Look at a model", add_analyze_command},     {"Make it smaller", add_shrink_command},
-    {"Make it smaller", add_drop_command},        {"Make it smaller", add_quantize_command},
-    {"Use it and measure it", add_run_command},   {"Use it and measure it", add_eval_command},
-    {"Use it and measure it", add_bench_command}, {"Help", add_completion_command},
+    {"Look at a model", add_inspect_command},
+    {"Look at a model", add_tokenize_command},
+    {"Look at a model", add_analyze_command},
+    {"Make it smaller", add_shrink_command},
+    {"Make it smaller", add_drop_command},
+    {"Make it smaller", add_quantize_command},
+    {"Other formats", add_convert_command},
+    {"Use it and measure it", add_run_command},
+    {"Use it and measure it", add_eval_command},
+    {"Use it and measure it", add_bench_command},
+    {"Help", add_completion_command},
 };
 
 }  // namespace pare::cli

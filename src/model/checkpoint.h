@@ -25,10 +25,12 @@ struct Checkpoint {
   std::shared_ptr<const TokenizerData> tokenizer;  // null if the model has none
   std::vector<WeightTensor> weights;
   std::shared_ptr<const Json> generation;     // generation_config.json; null if there is none
-  std::shared_ptr<const Json> source_config;  // config.json as it was, so that unknown keys survive; null for GGUF
+  std::shared_ptr<const Json> source_config;  // config.json as it was, so that unknown keys survive; may be null
   std::shared_ptr<const GgufMetadata> source_metadata;  // GGUF's; null otherwise
-  Plan plan;                                            // what was done to it (pare.plan); empty if nothing
-  std::string source;                                   // where the original came from (pare.source)
+  std::shared_ptr<const GgufMetadata> card;             // general.*: name, licence, author; of README.md for a folder
+  std::optional<DType> vector_type;  // of norms and biases in the folder that a GGUF file came from, if not f32
+  Plan plan;                         // what was done to it (pare.plan); empty if nothing
+  std::string source;                // where the original came from (pare.source)
   std::vector<int> original_layers;  // index in the original model of each layer; identity unless blocks were removed
 
   /// Null if there is no such weight.

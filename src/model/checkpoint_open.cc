@@ -6,9 +6,11 @@
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/card.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
 #include "model/llama_cpp.h"
+#include "model/side_data.h"
 
 namespace pare {
 namespace {
@@ -169,6 +171,8 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
     add_weight(checkpoint, family, &WeightName::gguf, tensor.name, tensor.view, file.mapping);
   }
   check_complete(checkpoint, family, &WeightName::gguf);
+  read_side_data(checkpoint, file.metadata);
+  checkpoint.card = std::make_shared<const GgufMetadata>(card_of(file.metadata));
   checkpoint.source_metadata = std::make_shared<GgufMetadata>(std::move(file.metadata));
   return checkpoint;
 }
@@ -187,7 +191,9 @@ Checkpoint open_folder(const std::filesystem::path& path) {
   checkpoint.path = path;
   checkpoint.format = "safetensors";
   auto base = path.filename().empty() ? path.parent_path().filename() : path.filename();
-  checkpoint.name = base.string();
+  checkpoint.card = std::make_shared<const GgufMetadata>(read_card(path));
+  const std::string* name = checkpoint.card->find_string("general.name");
+  checkpoint.name = name ? *name : base.string();
   const Json json = read_json(config_path);
   checkpoint.source_config = std::make_shared<const Json>(json);
   const Family& family = family_of_json(json, config_path.string());

@@ -6,10 +6,12 @@
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/card.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
 #include "model/llama_cpp.h"
 #include "model/rope.h"
+#include "model/side_data.h"
 
 namespace pare {
 namespace {
@@ -135,12 +137,9 @@ GgufMetadata gguf_metadata(const Checkpoint& checkpoint, const Family& family, c
                            const ModelConfig& config, const std::vector<int>& kept) {
   GgufMetadata metadata;
   metadata.set("general.architecture", std::string(architecture));
-  if (checkpoint.source_metadata) {
-    for (const auto& [key, value] : checkpoint.source_metadata->entries()) {
-      // Per-layer arrays of keys that pare does not know would no longer fit a shorter model, so only general ones
-      // stay.
-      if (key.starts_with("general.") && key != "general.architecture") metadata.set(key, value);
-    }
+  // Per-layer arrays of keys that pare does not know would no longer fit a shorter model, so only general ones stay.
+  if (checkpoint.card) {
+    for (const auto& [key, value] : checkpoint.card->entries()) metadata.set(key, value);
   }
   metadata.set("general.name", checkpoint.name);
   metadata.set("general.quantization_version", uint32_t{2});
@@ -148,6 +147,7 @@ GgufMetadata gguf_metadata(const Checkpoint& checkpoint, const Family& family, c
   if (file_type >= 0) metadata.set("general.file_type", static_cast<uint32_t>(file_type));
   family.to_gguf(config, metadata);
   if (checkpoint.tokenizer) write_tokenizer_gguf(*checkpoint.tokenizer, metadata);
+  add_side_data(checkpoint, metadata);
   if (!(checkpoint.plan == Plan{})) metadata.set("pare.plan", to_json(checkpoint.plan));
   if (!checkpoint.source.empty()) metadata.set("pare.source", checkpoint.source);
   std::vector<int32_t> original;
@@ -175,9 +175,9 @@ void write_text(const std::filesystem::path& path, std::string_view text) {
 
 void write_side_files(const Checkpoint& checkpoint, const std::filesystem::path& folder) {
   if (checkpoint.format == "safetensors") {
-    for (const char* name :
-         {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-          "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json"}) {
+    for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                             "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+                             "generation_config.json", "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"}) {
       copy_if_there(checkpoint.path, folder, name);
     }
     return;
@@ -185,9 +185,13 @@ void write_side_files(const Checkpoint& checkpoint, const std::filesystem::path&
   if (checkpoint.tokenizer) {
     const TokenizerFiles files = to_tokenizer_files(*checkpoint.tokenizer);
     write_text(folder / "tokenizer.json", files.tokenizer_json);
-    write_text(folder / "tokenizer_config.json", files.tokenizer_config_json);
+    write_text(folder / "tokenizer_config.json", merged_tokenizer_config(checkpoint, files.tokenizer_config_json));
   }
   if (checkpoint.generation) write_text(folder / "generation_config.json", checkpoint.generation->dump(2) + "\n");
+  if (!checkpoint.card) return;
+  GgufMetadata card = *checkpoint.card;
+  card.set("general.name", checkpoint.name);
+  write_text(folder / "README.md", write_card(card));
 }
 
 Json folder_config(const Checkpoint& checkpoint, const Family& family) {
@@ -200,8 +204,8 @@ Json folder_config(const Checkpoint& checkpoint, const Family& family) {
   json["torch_dtype"] = type == DType::kBF16 ? "bfloat16" : type == DType::kF16 ? "float16" : "float32";
   if (checkpoint.tokenizer && checkpoint.format != "safetensors") {
     const TokenizerData& tokenizer = *checkpoint.tokenizer;
-    json["bos_token_id"] = tokenizer.bos ? Json(*tokenizer.bos) : Json(nullptr);
-    json["eos_token_id"] = tokenizer.eos ? Json(*tokenizer.eos) : Json(nullptr);
+    if (!json.contains("bos_token_id")) json["bos_token_id"] = tokenizer.bos ? Json(*tokenizer.bos) : Json(nullptr);
+    if (!json.contains("eos_token_id")) json["eos_token_id"] = tokenizer.eos ? Json(*tokenizer.eos) : Json(nullptr);
   }
   if (!(checkpoint.plan == Plan{})) json["pare_plan"] = Json::parse(to_json(checkpoint.plan));
   if (!checkpoint.source.empty()) json["pare_source"] = checkpoint.source;
@@ -322,8 +326,10 @@ void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem
       fail("{}: {} is stored as {}, which a Hugging Face folder cannot hold; write a .gguf file, or choose f16 weights",
            path.string(), id.to_string(), info(weight.type).name);
     }
-    tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::hugging_face), id.layer), weight.type,
-                       weight.shape, producer(checkpoint, weight, RopeLayout::kHalves, weight.type, meter)});
+    const bool widened = !info(id.kind).matrix && weight.type == DType::kF32 && checkpoint.vector_type;
+    const DType type = widened ? *checkpoint.vector_type : weight.type;
+    tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::hugging_face), id.layer), type,
+                       weight.shape, producer(checkpoint, weight, RopeLayout::kHalves, type, meter)});
   }
   OutputFolder folder(path);
   write_safetensors_folder(folder.partial(), {{"format", "pt"}}, tensors);

@@ -1,5 +1,8 @@
 """Stock llama.cpp, as xllamacpp packs it: what it predicts, and how it reads text."""
 
+import json
+import urllib.request
+
 import numpy as np
 
 
@@ -33,6 +36,14 @@ def logprobs(running, ids, top=64, sampled=None):
         assert len(entries) == top
         found.append({entry["id"]: entry["logprob"] for entry in entries})
     return found
+
+
+def tokenize(running, text):
+    body = json.dumps(dict(content=text, add_special=True, parse_special=True)).encode()
+    request = urllib.request.Request(running.listening_address + "/tokenize", body, {"Content-Type": "application/json"})
+    local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with local.open(request, timeout=60) as answer:
+        return json.load(answer)["tokens"]
 
 
 def log_softmax(logits):
