@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -103,9 +104,9 @@ void read_side_data(Checkpoint& checkpoint, const GgufMetadata& metadata) {
     Json generation = Json::object();
     for (const Sampling& row : kSampling) {
       const auto value = metadata.find_number(row.gguf);
-      if (!value) continue;
+      if (!value || !std::isfinite(*value)) continue;
       if (row.integer) {
-        generation[row.json] = static_cast<int64_t>(*value);
+        generation[row.json] = static_cast<int64_t>(std::clamp(*value, 0.0, 1e9));
       } else {
         // Not the digits that a float has beyond its own.
         generation[row.json] = std::stod(fmt::format("{}", static_cast<float>(*value)));
