@@ -23,6 +23,7 @@ struct Avx2 {
   static constexpr int kBlockGroups = 1, kBlockInputs = 4;
   static constexpr int kAttendVectors = 6, kAttendQueries = 6;
   static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;
+  static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 1024, kBlockPanelInputRows = 96;
 
   static PARE_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   static PARE_INLINE V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -123,6 +124,11 @@ struct Avx2Codes {
   static PARE_INLINE Bytes load(const std::byte* p) {
     const auto* from = reinterpret_cast<const __m256i*>(p);
     return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
+  }
+  static PARE_INLINE void store(std::byte* p, const Bytes& v) {
+    auto* to = reinterpret_cast<__m256i*>(p);
+    _mm256_storeu_si256(to, v.low);
+    _mm256_storeu_si256(to + 1, v.high);
   }
   template <int kShift, int kMask>
   static PARE_INLINE __m256i field(__m256i v) {

@@ -20,7 +20,8 @@ struct Avx512 {
   static constexpr int kTileRows = 4, kTileInputs = 6;
   static constexpr int kBlockGroups = 2, kBlockInputs = 6;
   static constexpr int kAttendVectors = 24, kAttendQueries = 12;
-  static constexpr int64_t kPanelInputs = 24, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;
+  static constexpr int64_t kPanelInputs = 24, kPanelRows = 64, kPanelColumns = 1024, kPanelInputRows = 96;
+  static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 2048, kBlockPanelInputRows = 192;
 
   static PARE_INLINE V set1(float x) { return _mm512_set1_ps(x); }
   static PARE_INLINE V zero() { return _mm512_setzero_ps(); }
@@ -98,6 +99,7 @@ struct Avx512Codes {
   using Bytes = __m512i;
   static constexpr bool kSigned = kSignedCodes;
   static PARE_INLINE Bytes load(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static PARE_INLINE void store(std::byte* p, Bytes v) { _mm512_storeu_si512(p, v); }
   template <int kShift, int kMask>
   static PARE_INLINE Bytes field(Bytes v) {
     if constexpr (kShift > 0) v = _mm512_srli_epi16(v, kShift);

@@ -14,7 +14,7 @@
 // What an engine E holds (each instruction set defines its own):
 //   P, the float primitives; Bytes, 64 unsigned codes: 4 columns of each of 16 rows
 //   kSigned: codes of all 8 bits are multiplied as int8; otherwise as uint8, 128 above their values
-//   Bytes load(p); field<shift, mask>(v): v >> shift (left if negative) & mask; either(a, b): a | b
+//   Bytes load(p); store(p, v); field<shift, mask>(v): v >> shift (left if negative) & mask; either(a, b): a | b
 //   Bytes full(v): codes stored 128 above their values, as kSigned says; Bytes table(v): kIq4Values at v, likewise
 //   Sum<kFull, kLargest, kSteps>: 16 int32 sums. begin<kShift>(start): *start << kShift in each lane;
 //     add<step>(w, x): the products of 4 columns, codes at most kLargest (kFull: those of full or table); floats()
@@ -63,30 +63,88 @@ struct BlockKernel {
     return code;
   }
 
-  /// Scales and mins of 16 rows of a block.
-  struct Scales {
-    V d, m;
-    PARE_INLINE void load(const std::byte* block) {
-      d = P::load_f16(block);
-      if constexpr (kLayout.has_min) m = P::load_f16(block + 2 * kInterleavedRows);
+  /// Units of G groups of 16 weight rows where they are packed.
+  template <int G>
+  struct Packed {
+    const std::byte* weights;  // the first block of the first group
+    int64_t group_bytes;
+    const std::byte* block;
+    V d[G], m[G];
+
+    PARE_INLINE void enter(int64_t b) {
+      block = weights + b * kLayout.bytes();
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) {
+        d[g] = P::load_f16(block + g * group_bytes);
+        if constexpr (kLayout.has_min) m[g] = P::load_f16(block + g * group_bytes + 2 * kInterleavedRows);
+      }
     }
-    PARE_INLINE V scale(const std::byte* block, int unit) const {
-      if constexpr (kLayout.scale_bytes == 0) return d;
-      const std::byte* at = block + kLayout.scales_offset() + unit * kInterleavedRows;
-      return P::mul(d, kLayout.nibble_scales ? P::load_low_nibbles(at) : P::load_int8(at));
+    template <int kStep>
+    PARE_INLINE Bytes codes(int g, int chunk) const {
+      return BlockKernel::codes<kStep>(block + g * group_bytes, chunk);
     }
-    PARE_INLINE V min(const std::byte* block, int unit) const {
-      if constexpr (kLayout.scale_bytes == 0) return m;
-      const std::byte* at =
-          block + (kLayout.nibble_scales ? kLayout.scales_offset() : kLayout.mins_offset()) + unit * kInterleavedRows;
-      return P::mul(m, kLayout.nibble_scales ? P::load_high_nibbles(at) : P::load_int8(at));
+    PARE_INLINE V scale(int g, int unit) const {
+      if constexpr (kLayout.scale_bytes == 0) return d[g];
+      const std::byte* at = block + g * group_bytes + kLayout.scales_offset() + unit * kInterleavedRows;
+      return P::mul(d[g], kLayout.nibble_scales ? P::load_low_nibbles(at) : P::load_int8(at));
+    }
+    PARE_INLINE V min(int g, int unit) const {
+      if constexpr (kLayout.scale_bytes == 0) return m[g];
+      const std::byte* at = block + g * group_bytes + unit * kInterleavedRows +
+                            (kLayout.nibble_scales ? kLayout.scales_offset() : kLayout.mins_offset());
+      return P::mul(m[g], kLayout.nibble_scales ? P::load_high_nibbles(at) : P::load_int8(at));
     }
   };
 
+  /// The same units unpacked for many activation rows, each as [16] scales, [16] mins if the type has them, and a
+  /// vector of codes for each step.
+  static constexpr int kMinBytes = kLayout.has_min ? 4 * kInterleavedRows : 0;
+  static constexpr int kCodesOffset = 4 * kInterleavedRows + kMinBytes;
+  static constexpr int kUnitBytes = kCodesOffset + kUnitSteps * kStepBytes;
+  static constexpr int kBlockUnits = kForm.columns / kForm.unit;
+  template <int G>
+  struct Panel {
+    const std::byte* units;
+    int64_t group_bytes;
+    const std::byte* block;
+
+    PARE_INLINE void enter(int64_t b) { block = units + b * (kBlockUnits * kUnitBytes); }
+    PARE_INLINE const std::byte* unit_at(int g, int unit) const { return block + g * group_bytes + unit * kUnitBytes; }
+    template <int kStep>
+    PARE_INLINE Bytes codes(int g, int chunk) const {
+      return E::load(unit_at(g, chunk * kChunkUnits + kStep / kUnitSteps) + kCodesOffset +
+                     kStep % kUnitSteps * kStepBytes);
+    }
+    PARE_INLINE V scale(int g, int unit) const { return P::load(reinterpret_cast<const float*>(unit_at(g, unit))); }
+    PARE_INLINE V min(int g, int unit) const {
+      return P::load(reinterpret_cast<const float*>(unit_at(g, unit)) + kInterleavedRows);
+    }
+  };
+
+  /// Unpacks `blocks` blocks of a group.
+  static void expand(const std::byte* group, int64_t blocks, std::byte* to) {
+    Packed<1> packed{group, 0, nullptr, {}, {}};
+    for (int64_t b = 0; b < blocks; ++b) {
+      packed.enter(b);
+      for (int chunk = 0; chunk < kChunks; ++chunk, to += kChunkUnits * kUnitBytes) {
+#pragma GCC unroll 2
+        for (int part = 0; part < kChunkUnits; ++part) {
+          auto* scales = reinterpret_cast<float*>(to + part * kUnitBytes);
+          P::store(scales, packed.scale(0, chunk * kChunkUnits + part));
+          if constexpr (kLayout.has_min) P::store(scales + kInterleavedRows, packed.min(0, chunk * kChunkUnits + part));
+        }
+        unrolled<kBlock / kStepColumns>([&](auto step) __attribute__((always_inline)) {
+          constexpr int kStep = decltype(step)::value;
+          E::store(to + kStep / kUnitSteps * kUnitBytes + kCodesOffset + kStep % kUnitSteps * kStepBytes,
+                   packed.template codes<kStep>(0, chunk));
+        });
+      }
+    }
+  }
+
   /// Part `part` of a chunk of 32 columns: a unit.
-  template <int kPart, int G, int C, class Activations>
-  static PARE_INLINE void unit(const std::byte* block, int64_t group_bytes, const Scales (&scales)[G], int chunk,
-                               const Activations& activations, V (&total)[G][C]) {
+  template <int kPart, int G, int C, class Units, class Activations>
+  static PARE_INLINE void unit(const Units& units, int chunk, const Activations& activations, V (&total)[G][C]) {
     constexpr bool kWhole = kChunkUnits == 1;
     Sum sum[G][C];
 #pragma GCC unroll 8
@@ -105,7 +163,7 @@ struct BlockKernel {
       constexpr int kStep = kPart * kUnitSteps + decltype(step)::value;
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
-        const Bytes w = codes<kStep>(block + g * group_bytes, chunk);
+        const Bytes w = units.template codes<kStep>(g, chunk);
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c)
           sum[g][c].template add<decltype(step)::value>(w, activations(c).codes + kStepColumns * kStep);
@@ -114,12 +172,12 @@ struct BlockKernel {
     const int unit = chunk * kChunkUnits + kPart;
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
-      const V scale = scales[g].scale(block + g * group_bytes, unit);
+      const V scale = units.scale(g, unit);
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c)
         total[g][c] = P::fma(sum[g][c].floats(), P::mul(scale, P::set1(activations(c).scale)), total[g][c]);
       if constexpr (kLayout.has_min) {
-        const V min = scales[g].min(block + g * group_bytes, unit);
+        const V min = units.min(g, unit);
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
           const Int8Block& x = activations(c);
@@ -129,21 +187,58 @@ struct BlockKernel {
     }
   }
 
-  /// G groups of 16 weight rows x C activation rows; `lanes` rows of the last group are stored. `next`, if given, is
-  /// what is read after this tile and those before it: it is asked for in order while this one is computed.
-  template <int G, int C>
-  static void tile(const std::byte* weights, const std::byte* next, int64_t group_bytes, const std::byte* input,
-                   int64_t input_stride, int64_t blocks, float* output, int64_t output_stride, int lanes) {
+  /// Where a tile's sums go: 16 of each group at output[c][g * 16], of the last group `lanes`. Unless this is the
+  /// first part of the columns, they go on from what stands there.
+  struct Sums {
+    float* output;
+    int64_t stride;  // floats
+    int lanes;
+    bool first;
+    template <int G, int C>
+    PARE_INLINE void load(V (&total)[G][C]) const {
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+          const float* from = output + c * stride + g * kInterleavedRows;
+          if (first) {
+            total[g][c] = P::zero();
+          } else if (g < G - 1 || lanes == kInterleavedRows) {
+            total[g][c] = P::load(from);
+          } else {
+            alignas(64) float last[kInterleavedRows] = {};
+            std::memcpy(last, from, static_cast<size_t>(lanes) * 4);
+            total[g][c] = P::load(last);
+          }
+        }
+    }
+    template <int G, int C>
+    PARE_INLINE void store(const V (&total)[G][C]) const {
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+          float* to = output + c * stride + g * kInterleavedRows;
+          if (g < G - 1 || lanes == kInterleavedRows) {
+            P::store(to, total[g][c]);
+          } else {
+            alignas(64) float last[kInterleavedRows];
+            P::store(last, total[g][c]);
+            std::memcpy(to, last, static_cast<size_t>(lanes) * 4);
+          }
+        }
+    }
+  };
+
+  /// G groups of 16 weight rows x C activation rows, `blocks` blocks of them. `next`, if given, is what is read after
+  /// this tile and those before it: it is asked for in order while this one is computed.
+  template <int G, int C, class Units>
+  static void tile(Units units, const std::byte* next, const std::byte* input, int64_t input_stride, int64_t blocks,
+                   const Sums& sums) {
     V total[G][C];
-#pragma GCC unroll 8
-    for (int g = 0; g < G; ++g)
-#pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) total[g][c] = P::zero();
+    sums.load(total);
     for (int64_t b = 0; b < blocks; ++b) {
-      const std::byte* block = weights + b * kLayout.bytes();
-      Scales scales[G];
-#pragma GCC unroll 8
-      for (int g = 0; g < G; ++g) scales[g].load(block + g * group_bytes);
+      units.enter(b);
       for (int chunk = 0; chunk < kChunks; ++chunk) {
         const std::byte* x = input + (b * kChunks + chunk) * static_cast<int64_t>(sizeof(Int8Block));
         const auto activations = [&](int c) __attribute__((always_inline))->const Int8Block& {
@@ -156,54 +251,45 @@ struct BlockKernel {
             __builtin_prefetch(next + (b * kChunks + chunk) * kBytes + i, 0, kSecondLevel);
         }
         unrolled<kChunkUnits>([&](auto part) __attribute__((always_inline)) {
-          unit<decltype(part)::value>(block, group_bytes, scales, chunk, activations, total);
+          unit<decltype(part)::value>(units, chunk, activations, total);
         });
       }
     }
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c)
-#pragma GCC unroll 8
-      for (int g = 0; g < G; ++g) {
-        float* to = output + c * output_stride + g * kInterleavedRows;
-        if (g < G - 1 || lanes == kInterleavedRows) {
-          P::store(to, total[g][c]);
-        } else {
-          alignas(64) float last[kInterleavedRows];
-          P::store(last, total[g][c]);
-          std::memcpy(to, last, static_cast<size_t>(lanes) * 4);
-        }
-      }
+    sums.store(total);
   }
 
   /// tile for a number of activation rows from 1 to C.
-  template <int G, int C>
-  static PARE_INLINE void tile_of(int count, const std::byte* weights, const std::byte* next, int64_t group_bytes,
-                                  const std::byte* input, int64_t input_stride, int64_t blocks, float* output,
-                                  int64_t output_stride, int lanes) {
+  template <int G, int C, class Units>
+  static PARE_INLINE void tile_of(int count, const Units& units, const std::byte* next, const std::byte* input,
+                                  int64_t input_stride, int64_t blocks, const Sums& sums) {
     if constexpr (C > 1) {
-      if (count < C)
-        return tile_of<G, C - 1>(count, weights, next, group_bytes, input, input_stride, blocks, output, output_stride,
-                                 lanes);
+      if (count < C) return tile_of<G, C - 1>(count, units, next, input, input_stride, blocks, sums);
     }
-    tile<G, C>(weights, next, group_bytes, input, input_stride, blocks, output, output_stride, lanes);
+    tile<G, C>(units, next, input, input_stride, blocks, sums);
+  }
+
+  /// Of the rows [row, row_end): 16, or what is left in the last of G groups.
+  static int lanes_of(int64_t rows, int groups) {
+    const int64_t last = rows - (groups - 1) * kInterleavedRows;
+    return static_cast<int>(last < kInterleavedRows ? last : kInterleavedRows);
   }
 
   template <int G>
   static void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead, const Stream& stream) {
     constexpr int kInputs = P::kBlockInputs;
     const int64_t blocks = a.columns / kForm.columns, group_bytes = blocks * kLayout.bytes();
-    const int64_t last = a.row_end - row - (G - 1) * kInterleavedRows;
-    const int lanes = static_cast<int>(last < kInterleavedRows ? last : kInterleavedRows);
+    const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
+    const Packed<G> units{weights, group_bytes, nullptr, {}, {}};
     for (int64_t i = 0; i < a.input_rows; i += kInputs) {
       const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
-      const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
       const std::byte* next = i == 0 ? stream.at(weights + ahead * group_bytes) : nullptr;
-      tile_of<G, kInputs>(count, weights, next, group_bytes, a.input + i * a.input_stride, a.input_stride, blocks,
-                          a.output + i * a.output_stride + row, a.output_stride, lanes);
+      tile_of<G, kInputs>(count, units, next, a.input + i * a.input_stride, a.input_stride, blocks,
+                          {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), true});
     }
   }
 
-  static void multiply(const MultiplyArgs& a) {
+  /// Few activation rows: weights are unpacked for each tile of them, as they come from memory.
+  static void multiply_packed(const MultiplyArgs& a) {
     constexpr int kGroups = P::kBlockGroups;
     const int64_t group_bytes = a.columns / kForm.columns * kLayout.bytes();
     const int64_t ahead = tiles_ahead(kGroups * group_bytes) * kGroups;  // groups
@@ -213,6 +299,64 @@ struct BlockKernel {
     for (; row + (kGroups - 1) * kInterleavedRows < a.row_end; row += kGroups * kInterleavedRows)
       multiply_groups<kGroups>(a, row, ahead, stream);
     for (; row < a.row_end; row += kInterleavedRows) multiply_groups<1>(a, row, ahead, stream);
+  }
+
+  /// A part of the product whose activations stay in the second-level cache.
+  struct Part {
+    int64_t block, blocks;  // of the weights' columns
+    int64_t input, inputs;  // activation rows
+  };
+
+  template <int G>
+  static void multiply_panel(const MultiplyArgs& a, const Part& part, int64_t row, const std::byte* panel,
+                             int64_t panel_bytes) {
+    constexpr int kInputs = P::kBlockInputs;
+    const std::byte* x = a.input + part.block * kChunks * static_cast<int64_t>(sizeof(Int8Block));
+    const int64_t tiles = (part.inputs + kInputs - 1) / kInputs;
+    for (int64_t t = 0; t < tiles; ++t) {
+      // Tiles of nearly the same size: a small last one would cost as much as a whole one.
+      const int64_t i = part.input + part.inputs * t / tiles;
+      const auto count = static_cast<int>(part.input + part.inputs * (t + 1) / tiles - i);
+      tile_of<G, kInputs>(
+          count, Panel<G>{panel, panel_bytes, nullptr}, nullptr, x + i * a.input_stride, a.input_stride, part.blocks,
+          {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), part.block == 0});
+    }
+  }
+
+  /// Many activation rows: a panel of weights is unpacked once for all of a part.
+  static void multiply_panels(const MultiplyArgs& a) {
+    constexpr int kGroups = P::kBlockGroups;
+    constexpr int64_t kMostBlocks = P::kBlockPanelColumns / kForm.columns, kMostInputs = P::kBlockPanelInputRows;
+    const int64_t all_blocks = a.columns / kForm.columns, group_bytes = all_blocks * kLayout.bytes();
+    const int64_t panel_bytes = kMostBlocks * kBlockUnits * kUnitBytes;
+    auto* panel = static_cast<std::byte*>(thread_scratch(kGroups * panel_bytes));
+    for (int64_t block = 0; block < all_blocks; block += kMostBlocks) {
+      const int64_t blocks = all_blocks - block < kMostBlocks ? all_blocks - block : kMostBlocks;
+      for (int64_t input = 0; input < a.input_rows; input += kMostInputs) {
+        const int64_t inputs = a.input_rows - input < kMostInputs ? a.input_rows - input : kMostInputs;
+        const Part part{block, blocks, input, inputs};
+        for (int64_t row = a.row_begin; row < a.row_end; row += kGroups * kInterleavedRows) {
+          const int64_t rows = a.row_end - row;
+          const auto groups = static_cast<int>((rows + kInterleavedRows - 1) / kInterleavedRows);
+          const std::byte* from = a.weights + row / kInterleavedRows * group_bytes + block * kLayout.bytes();
+          for (int g = 0; g < kGroups && g < groups; ++g)
+            expand(from + g * group_bytes, blocks, panel + g * panel_bytes);
+          if (groups >= kGroups) {
+            multiply_panel<kGroups>(a, part, row, panel, panel_bytes);
+          } else {
+            for (int g = 0; g < groups; ++g)
+              multiply_panel<1>(a, part, row + g * kInterleavedRows, panel + g * panel_bytes, panel_bytes);
+          }
+        }
+      }
+    }
+  }
+
+  static void multiply(const MultiplyArgs& a) {
+    if (a.input_rows < P::kBlockPanelInputs)
+      multiply_packed(a);
+    else
+      multiply_panels(a);
   }
 
   static int64_t packed_bytes(int64_t rows, int64_t columns) { return packed_bytes_blocks(kForm, rows, columns); }

@@ -53,6 +53,7 @@ struct Scalar {
   /// Activation rows from which converting weights to float32 panels pays, and the panels' size: rows and columns of
   /// weights, rows of activations.
   static constexpr int64_t kPanelInputs = 8, kPanelRows = 4, kPanelColumns = 256, kPanelInputRows = 8;
+  static constexpr int64_t kBlockPanelInputs = 8, kBlockPanelColumns = 512, kBlockPanelInputRows = 9;
 
   template <class F>
   static PARE_INLINE V map(F f) {
@@ -165,6 +166,7 @@ struct ScalarInt8 {
     std::memcpy(&out, p, 64);
     return out;
   }
+  static PARE_INLINE void store(std::byte* p, const Bytes& v) { std::memcpy(p, &v, 64); }
   template <int kShift, int kMask>
   static PARE_INLINE Bytes field(const Bytes& v) {
     return map([&](int i) { return (kShift > 0 ? v.byte[i] >> kShift : v.byte[i] << -kShift) & kMask; });
