@@ -139,12 +139,18 @@ void run(RunOptions& options, Common& common) {
     common.print(piece);
     common.flush();
   };
-  const auto result =
-      generate(*loaded.model, cache, 0, prompt, how, tokenizer.data().end_of_generation, [&](int32_t id) {
-        // At the very beginning the blank that opens a SentencePiece word is not text.
-        const bool first = text.empty() && written.empty();
-        show(stream.feed(first ? tokenizer.decode({&id, 1}) : tokenizer.decode_one(id)));
-      });
+  const auto on_token = [&](int32_t id) {
+    // At the very beginning the blank that opens a SentencePiece word is not text.
+    const bool first = text.empty() && written.empty();
+    show(stream.feed(first ? tokenizer.decode({&id, 1}) : tokenizer.decode_one(id)));
+  };
+  GenerateResult result;
+  try {
+    result = generate(*loaded.model, cache, 0, prompt, how, tokenizer.data().end_of_generation, on_token);
+  } catch (const NotFinite& error) {
+    check_finite(loaded.checkpoint, common.progress());  // names the tensor, if one is to blame
+    fail("{}: {}", options.model.string(), error.what());
+  }
   show(stream.finish());
   if (common.json) {
     common.print_json(to_json(options, prompt, written, result));

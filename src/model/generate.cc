@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -45,6 +46,9 @@ GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<co
     if (static_cast<int64_t>(result.tokens.size()) >= options.max_tokens) {
       result.reason = StopReason::kLength;
       break;
+    }
+    if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+      throw NotFinite(fmt::format("logits are NaN after {} tokens: expected numbers", cache.tokens(sequence)));
     }
     const int32_t token = sampler.sample(logits);
     if (!options.ignore_end && std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end()) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "model/model.h"
 #include "model/sampler.h"
 
@@ -24,8 +25,14 @@ struct GenerateResult {
   double prefill_seconds = 0, decode_seconds = 0;
 };
 
+/// A forward pass gave logits that are not numbers: weights hold NaN or infinities, or sums overflowed.
+class NotFinite : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Continues a prompt (at least one token) in slot `sequence` of the cache, which is cleared first. on_token sees each
-/// token as it comes.
+/// token as it comes. Throws NotFinite if the logits to choose from hold a NaN.
 GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<const int32_t> prompt,
                         const GenerateOptions& options, const std::vector<int32_t>& end_tokens,
                         const std::function<void(int32_t)>& on_token = {});

@@ -1,8 +1,11 @@
 """Stock llama.cpp, as xllamacpp packs it: what it predicts, and how it reads text."""
 
+import ctypes
 import json
 import urllib.request
+from pathlib import Path
 
+import gguf
 import numpy as np
 
 
@@ -18,6 +21,28 @@ def server(model, context=1024):
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return xllamacpp.Server(parameters)
+
+
+def quantize_over(model, base):
+    """Replaces the weights of a quantized GGUF file by what ggml's own quantizers make of those of `base`."""
+    import xllamacpp
+    library = ctypes.CDLL(str(next(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))))
+    quantize = library.ggml_quantize_chunk
+    quantize.restype = ctypes.c_size_t
+    quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    originals = {tensor.name: tensor for tensor in gguf.GGUFReader(base).tensors}
+    changed = 0
+    for tensor in gguf.GGUFReader(model, "r+").tensors:
+        kind = tensor.tensor_type
+        if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
+            continue
+        values = np.ascontiguousarray(originals[tensor.name].data, np.float32)
+        encoded = np.zeros(tensor.data.shape, np.uint8)
+        rows, columns = values.shape
+        assert quantize(kind, values.ctypes.data, encoded.ctypes.data, 0, rows, columns, None) == encoded.nbytes
+        changed += int((tensor.data != encoded).sum())
+        tensor.data[:] = encoded
+    return changed
 
 
 def logprobs(running, ids, top=64, sampled=None):

@@ -1,5 +1,6 @@
-"""Every block type of llama.cpp, made by pare: both engines must predict the same from it."""
+"""Every block type of llama.cpp, made by pare and by llama.cpp: both engines must predict the same from it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,15 @@ import stock_llama_cpp
 from llama_models import pare_logits
 from test_partners import STORY, pare, text_ids  # noqa: F401
 
-TYPES = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "q4_k_m"]
+# Rounding the whole model to these destroys it, and what is left magnifies any rounding of activations: they are tried
+# where it can bear them.
+TERNARY = ["tq1_0", "tq2_0", "q2_0"]
+# Of these pare's encoder writes the bytes that ggml's does (test_storage_types.py), so one file stands for both.
+SAME = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", *TERNARY]
+OWN = ["q2_k_s", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"]
+# llama.cpp rounds activations for the K types in blocks of 256, pare in blocks of 32. In this model, the most damaged
+# one, its own rounding is 9e-4 away from exact activations and pare's 3e-4.
+LIMITS = {("q2_k_s", "llama.cpp"): 1.5e-3}
 
 
 def divergence(theirs, ours):
@@ -22,18 +31,34 @@ def divergence(theirs, ours):
     return total / len(theirs)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    model = tmp_path_factory.mktemp("original") / "f16.gguf"
+    pare("convert", STORY, "--type", "f16", "-o", model)
+    return model
+
+
 @pytest.mark.reference
-@pytest.mark.parametrize("weights", TYPES)
-def test_stock_llama_cpp_predicts_the_same(weights, text_ids, tmp_path):  # noqa: F811
+@pytest.mark.parametrize(("weights", "maker"), [*[(weights, "pare") for weights in [*SAME, *OWN, "q2_k", "q4_k_m"]],
+                                                *[(weights, "llama.cpp") for weights in OWN]])
+def test_stock_llama_cpp_predicts_the_same(weights, maker, original, text_ids, tmp_path):  # noqa: F811
     model = tmp_path / "m.gguf"
-    pare("quantize", STORY, "--weights", weights, "-o", model)
+    if weights in TERNARY:
+        plan = tmp_path / "plan.json"
+        kinds = ["attn_q", "attn_k"]
+        plan.write_text(json.dumps({"version": 1, "store": [{"type": "q8_0"}, *[{"tensor": kind, "type": weights} for kind in kinds]]}))
+        pare("quantize", original, "--plan", plan, "-o", model)
+    else:
+        pare("quantize", original, "--weights", weights, "-o", model)
+    if maker == "llama.cpp":
+        assert stock_llama_cpp.quantize_over(model, original) > 1000  # bytes
     ids = text_ids[:500]
     theirs = stock_llama_cpp.logprobs(stock_llama_cpp.server(model), ids)
     ours = stock_llama_cpp.log_softmax(pare_logits(model, [ids], tmp_path, kv="f32")[0])
     kl = divergence(theirs, ours)
     both = [(given[token], row[token]) for given, row, token in zip(theirs, ours, text_ids[1:]) if token in given]
     their_mean, our_mean = np.mean(both, axis=0)
-    print(f"{weights}: KL {kl:.2e}, perplexities {np.exp(-their_mean):.4f} {np.exp(-our_mean):.4f}")
-    assert len(both) > 400
-    assert kl <= 1e-3
+    print(f"{weights} by {maker}: KL {kl:.2e}, perplexities {np.exp(-their_mean):.4f} {np.exp(-our_mean):.4f}")
+    assert len(both) > 350
+    assert kl <= LIMITS.get((weights, maker), 1e-3)
     assert abs(np.exp(our_mean - their_mean) - 1) <= 0.005

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+import gguf
+import numpy as np
 import pytest
 
 PARE = os.environ["PARE"]
@@ -474,6 +476,19 @@ def test_nan_weights_are_named_and_counted(tmp_path):
     bad.write_bytes(data)
     said = one_line(pare("quantize", bad, "--weights", "f16", "-o", tmp_path / "out.gguf"), 1)
     assert "NaN" in said and " 2 " in said
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("scale", [0x7E00, 0xFC00])
+def test_scales_that_are_no_numbers_are_named(scale, tmp_path):
+    bad = tmp_path / "bad.gguf"
+    pare("quantize", STORIES, "--weights", "q8_0", "-o", bad, check=0)
+    tensor = next(t for t in gguf.GGUFReader(bad, "r+").tensors if t.name == "blk.2.attn_q.weight")
+    tensor.data[3, :2] = np.array([scale], np.uint16).view(np.uint8)
+    for command in (["run", bad, "-p", "Once", "-n", "4"], ["eval", bad, "--perplexity", __file__],
+                    ["convert", bad, "--type", "f32", "-o", tmp_path / "out.gguf"]):
+        said = one_line(pare(*command, "-q"), 1)
+        assert "blk.2.attn_q.weight" in said and "32" in said and "NaN or infinite" in said, said
     assert not (tmp_path / "out.gguf").exists()
 
 
