@@ -2,7 +2,7 @@
 // again, and an encoder writes every byte, the same each time.
 // covers: src/tensor/float_types.cc src/tensor/q8_0.cc src/tensor/q4_0.cc src/tensor/q4_1.cc src/tensor/q5.cc
 // covers: src/tensor/q2_k.cc src/tensor/q3_k.cc src/tensor/q4_k_q5_k.cc src/tensor/q6_k.cc src/tensor/iq4.cc
-// covers: src/tensor/ternary.cc src/tensor/blocks.h src/tensor/fit.h src/tensor/fit_min.h
+// covers: src/tensor/ternary.cc src/tensor/block_parts.cc src/tensor/blocks.h src/tensor/fit.h src/tensor/fit_min.h
 #include <cstdint>
 #include <cstdlib>
 #include <span>

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "base/half.h"
+
+#define PARE_INLINE __attribute__((always_inline)) inline
 
 namespace pare {
 namespace {
@@ -19,13 +22,20 @@ const uint8_t* bytes_at(const std::byte* p) { return reinterpret_cast<const uint
 uint8_t bits_of(int value, int shift, int count) { return static_cast<uint8_t>((value >> shift) & ((1 << count) - 1)); }
 
 /// Codes of `width` bits, each byte holding one of every `bytes` columns: column c * bytes + i is field c of byte i.
-void fields(const uint8_t* from, int bytes, int width, uint8_t* codes) {
+PARE_INLINE void fields(const uint8_t* __restrict from, int bytes, int width, uint8_t* __restrict codes) {
   for (int field = 0; field < 8 / width; ++field)
     for (int i = 0; i < bytes; ++i) codes[field * bytes + i] = bits_of(from[i], field * width, width);
 }
 
+/// One more bit for 256 codes, bit g of byte i for code 32 g + i: to stand at bit `place`.
+PARE_INLINE void add_bits(const uint8_t* __restrict from, int place, uint8_t* __restrict codes) {
+  for (int group = 0; group < 8; ++group)
+    for (int i = 0; i < 32; ++i)
+      codes[32 * group + i] = static_cast<uint8_t>(codes[32 * group + i] | bits_of(from[i], group, 1) << place);
+}
+
 /// The fifth bit of 32 codes.
-void add_fifth_bits(const std::byte* from, uint8_t* codes) {
+PARE_INLINE void add_fifth_bits(const std::byte* from, uint8_t* __restrict codes) {
   uint32_t bits;
   std::memcpy(&bits, from, sizeof bits);
   for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(codes[i] | (bits >> i & 1) << 4);
@@ -55,7 +65,8 @@ constexpr uint16_t kMinus = 0x8000;
 
 void split_q8_0(const std::byte* block, BlockParts& parts) {
   parts.d = half_at(block);
-  for (int i = 0; i < 32; ++i) parts.codes[i] = bytes_at(block)[2 + i] ^ 0x80;
+  fields(bytes_at(block + 2), 32, 8, parts.codes);
+  for (uint8_t& code : std::span(parts.codes).first<32>()) code ^= 0x80;
 }
 
 void split_q4_0(const std::byte* block, BlockParts& parts) {
@@ -97,8 +108,7 @@ void split_q2_k(const std::byte* block, BlockParts& parts) {
 void split_q3_k(const std::byte* block, BlockParts& parts) {
   const uint8_t *top = bytes_at(block), *scales = bytes_at(block + 96);
   for (int half = 0; half < 2; ++half) fields(bytes_at(block + 32 + 32 * half), 32, 2, parts.codes + 128 * half);
-  for (int i = 0; i < 256; ++i)
-    parts.codes[i] = static_cast<uint8_t>(parts.codes[i] | bits_of(top[i % 32], i / 32, 1) << 2);
+  add_bits(top, 2, parts.codes);
   for (int i = 0; i < 16; ++i) {
     const int low = bits_of(scales[i % 8], i / 8 * 4, 4), high = bits_of(scales[8 + i % 4], i / 4 * 2, 2);
     parts.scales[i] = static_cast<int8_t>((low | high << 4) - 32);
@@ -118,10 +128,8 @@ void split_q5_k(const std::byte* block, BlockParts& parts) {
   parts.d = half_at(block);
   parts.m = half_at(block + 2);
   six_bit_scales(bytes_at(block + 4), parts);
-  const uint8_t* top = bytes_at(block + 16);
   for (int i = 0; i < 4; ++i) fields(bytes_at(block + 48 + 32 * i), 32, 4, parts.codes + 64 * i);
-  for (int i = 0; i < 256; ++i)
-    parts.codes[i] = static_cast<uint8_t>(parts.codes[i] | bits_of(top[i % 32], i / 32, 1) << 4);
+  add_bits(bytes_at(block + 16), 4, parts.codes);
 }
 
 // [128] nibbles, [64] two top bits, [16] scales, d.
@@ -170,7 +178,9 @@ void split_tq2_0(const std::byte* block, BlockParts& parts) {
 // d, [16] codes: four neighbours a byte.
 void split_q2_0(const std::byte* block, BlockParts& parts) {
   parts.d = half_at(block);
-  for (int i = 0; i < 64; ++i) parts.codes[i] = bits_of(bytes_at(block + 2)[i / 4], i % 4 * 2, 2);
+  uint8_t bytes[16];
+  std::memcpy(bytes, block + 2, sizeof bytes);
+  for (int i = 0; i < 64; ++i) parts.codes[i] = bits_of(bytes[i / 4], i % 4 * 2, 2);
 }
 
 const BlockForm* find_block_form(DType type) {
@@ -179,11 +189,13 @@ const BlockForm* find_block_form(DType type) {
   return form == kForms.end() ? nullptr : form;
 }
 
-void join(const BlockForm& form, const BlockParts& parts, float* to) {
+namespace {
+
+PARE_INLINE void join_here(const BlockForm& form, const BlockParts& parts, float* __restrict to) {
   const float d = f16_to_float(parts.d), m = f16_to_float(parts.m);
   for (int unit = 0; unit < form.columns / form.unit; ++unit) {
     const float scale = form.scale_bits ? d * static_cast<float>(parts.scales[unit]) : d;
-    const float min = form.scale_bits ? m * static_cast<float>(parts.mins[unit]) : m;
+    const float min = form.has_min && form.scale_bits ? m * static_cast<float>(parts.mins[unit]) : m;
     for (int k = unit * form.unit; k < (unit + 1) * form.unit; ++k) {
       const int code = form.table ? kIq4Values[parts.codes[k]] : parts.codes[k] - form.offset;
       const float value = scale * static_cast<float>(code);
@@ -191,5 +203,35 @@ void join(const BlockForm& form, const BlockParts& parts, float* to) {
     }
   }
 }
+
+}  // namespace
+
+void join(const BlockForm& form, const BlockParts& parts, float* to) { join_here(form, parts, to); }
+
+template <DType kType>
+void decode_blocks(const std::byte* from, float* to, int64_t count) {
+  constexpr BlockForm kForm = block_form(kType);  // known here, so that its loops become vectors
+  BlockParts parts;
+  for (int64_t k = 0; k < count; k += kForm.columns, from += info(kType).block_bytes) {
+    kForm.split(from, parts);
+    join_here(kForm, parts, to + k);
+  }
+}
+
+template void decode_blocks<DType::kQ8_0>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ4_0>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ4_1>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ5_0>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ5_1>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ2_K>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ3_K>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ4_K>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ5_K>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ6_K>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kIQ4_NL>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kIQ4_XS>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kTQ1_0>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kTQ2_0>(const std::byte*, float*, int64_t);
+template void decode_blocks<DType::kQ2_0>(const std::byte*, float*, int64_t);
 
 }  // namespace pare

@@ -91,4 +91,8 @@ const BlockForm* find_block_form(DType type);
 /// Values of a block, [columns], each step rounded to float32 as gguf-py does.
 void join(const BlockForm& form, const BlockParts& parts, float* to);
 
+/// DTypeInfo::decode of a type that is made of blocks.
+template <DType kType>
+void decode_blocks(const std::byte* from, float* to, int64_t count);
+
 }  // namespace pare

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "base/half.h"
+#include "tensor/block_parts.h"
 #include "tensor/blocks.h"
 #include "tensor/codecs.h"
 #include "tensor/fit.h"
@@ -9,10 +10,7 @@
 namespace pare {
 namespace {
 
-// What the four bits stand for: steps that are small near zero, where most weights are.
-constexpr int8_t kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-// IQ4_NL: value = d * kLevels[q], byte i holding values i and i + 16.
+// IQ4_NL: value = d * kIq4Values[q], byte i holding values i and i + 16.
 struct BlockNl {
   static constexpr int kValues = 32;
   uint16_t d;  // f16
@@ -20,7 +18,7 @@ struct BlockNl {
 };
 static_assert(sizeof(BlockNl) == 18);
 
-// IQ4_XS: 8 groups of 32 values: value = d * (scale - 32) * kLevels[q], six bits a scale. The low four bits of the
+// IQ4_XS: 8 groups of 32 values: value = d * (scale - 32) * kIq4Values[q], six bits a scale. The low four bits of the
 // scale of group g are half g % 2 of scales_low[g / 2], the high two are bits 2 * g of scales_high. Each 16 bytes of q
 // hold a group as IQ4_NL does.
 struct BlockXs {
@@ -32,37 +30,21 @@ struct BlockXs {
 };
 static_assert(sizeof(BlockXs) == 136);
 
-void decode_32(const uint8_t* q, float d, float* __restrict to) {
-  for (int i = 0; i < 16; ++i) to[i] = d * static_cast<float>(kLevels[q[i] & 15]);
-  for (int i = 0; i < 16; ++i) to[i + 16] = d * static_cast<float>(kLevels[q[i] >> 4]);
-}
-
-void decode_nl_block(const BlockNl& block, float* to) { decode_32(block.q, f16_to_float(block.d), to); }
-
-void decode_xs_block(const BlockXs& block, float* to) {
-  const float d = f16_to_float(block.d);
-  for (int group = 0; group < 8; ++group) {
-    const int low = block.scales_low[group / 2] >> (group % 2 * 4) & 15;
-    const int high = block.scales_high >> (group * 2) & 3;
-    decode_32(block.q + group * 16, d * static_cast<float>((low | high << 4) - 32), to + group * 32);
-  }
-}
-
 /// The level nearest to numbers from n / 2 to n / 2 + 1 / 2, at n + 256: two levels' middle is a whole number of
 /// halves.
 constexpr auto kNearest = [] {
   std::array<float, 512> nearest{};
   size_t level = 0;
   for (int n = -256; n < 256; ++n) {
-    while (level < 15 && n >= kLevels[level] + kLevels[level + 1]) ++level;
-    nearest[static_cast<size_t>(n + 256)] = kLevels[level];
+    while (level < 15 && n >= kIq4Values[level] + kIq4Values[level + 1]) ++level;
+    nearest[static_cast<size_t>(n + 256)] = kIq4Values[level];
   }
   return nearest;
 }();
 
 /// The levels as a grid to fit scales to.
 struct Levels {
-  static constexpr float kEdge = kLevels[0];
+  static constexpr float kEdge = kIq4Values[0];
   /// The nearest level; NaN gives the first.
   static Lanes nearest(Lanes value) {
     using Indices [[gnu::vector_size(16)]] = int32_t;
@@ -76,7 +58,7 @@ struct Levels {
 uint8_t code_of(float level) {
   static constexpr auto kCodes = [] {
     std::array<uint8_t, 256> codes{};
-    for (int i = 0; i < 16; ++i) codes[static_cast<size_t>(kLevels[i] + 128)] = static_cast<uint8_t>(i);
+    for (int i = 0; i < 16; ++i) codes[static_cast<size_t>(kIq4Values[i] + 128)] = static_cast<uint8_t>(i);
     return codes;
   }();
   return kCodes[static_cast<size_t>(static_cast<int>(level) + 128)];
@@ -128,9 +110,6 @@ BlockXs encode_xs_block(const float* from) {
 }
 
 }  // namespace
-
-void decode_iq4_nl(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_nl_block); }
-void decode_iq4_xs(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_xs_block); }
 
 void encode_iq4_nl(const float* from, std::byte* to, int64_t count) {
   while (count > 0) {

@@ -16,18 +16,6 @@ struct Block {
 };
 static_assert(sizeof(Block) == 84);
 
-void decode_block(const Block& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  const float dmin = f16_to_float(block.dmin);
-  for (int group = 0; group < 16; ++group) {
-    const float scale = d * static_cast<float>(block.scales[group] & 15);
-    const float min = dmin * static_cast<float>(block.scales[group] >> 4);
-    const uint8_t* q = block.q + group / 8 * 32 + group % 2 * 16;
-    const int shift = group % 8 / 2 * 2;
-    for (int i = 0; i < 16; ++i) to[group * 16 + i] = scale * static_cast<float>(q[i] >> shift & 3) - min;
-  }
-}
-
 // More tries lower the error of Gaussian rows by less than 1 percent.
 constexpr Search kSearch{5, 0.2f, 1};
 
@@ -53,7 +41,6 @@ Block encode_block(const float* from) {
 
 }  // namespace
 
-void decode_q2_k(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
 void encode_q2_k(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_block); }
 
 }  // namespace pare

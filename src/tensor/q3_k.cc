@@ -19,27 +19,6 @@ struct Block {
 static_assert(sizeof(Block) == 110);
 
 /// Of group g, 0 to 63: the low four bits are a half of byte g % 8, the high two bits a quarter of byte 8 + g % 4.
-int unpack_scale(const uint8_t* scales, int group) {
-  const int low = scales[group % 8] >> (group / 8 * 4) & 15;
-  const int high = scales[8 + group % 4] >> (group / 4 * 2) & 3;
-  return low | high << 4;
-}
-
-void decode_block(const Block& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  for (int group = 0; group < 16; ++group) {
-    const float scale = d * static_cast<float>(unpack_scale(block.scales, group) - 32);
-    const uint8_t* low = block.low + group / 8 * 32 + group % 2 * 16;
-    const uint8_t* high = block.high + group % 2 * 16;
-    const int shift = group % 8 / 2 * 2;
-    for (int i = 0; i < 16; ++i) {
-      const int q = (low[i] >> shift & 3) | (high[i] >> (group / 2) & 1) << 2;
-      to[group * 16 + i] = scale * static_cast<float>(q - 4);
-    }
-  }
-}
-
-/// The inverse of unpack_scale.
 void pack_scale(int scale, int group, uint8_t* scales) {
   scales[group % 8] = static_cast<uint8_t>(scales[group % 8] | (scale & 15) << (group / 8 * 4));
   scales[8 + group % 4] = static_cast<uint8_t>(scales[8 + group % 4] | scale >> 4 << (group / 4 * 2));
@@ -73,7 +52,6 @@ Block encode_block(const float* from) {
 
 }  // namespace
 
-void decode_q3_k(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
 void encode_q3_k(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_block); }
 
 }  // namespace pare

@@ -31,16 +31,4 @@ void encode_q4_0(const float* from, std::byte* to, int64_t count) {
   for (int64_t block = 0; block < count / kValues; ++block) encode_block(from + block * kValues, to + block * kBytes);
 }
 
-void decode_q4_0(const std::byte* __restrict from, float* __restrict to, int64_t count) {
-  for (int64_t block = 0; block < count / kValues; ++block, from += kBytes, to += kValues) {
-    uint16_t scale;
-    std::memcpy(&scale, from, sizeof scale);
-    const float d = f16_to_float(scale);
-    uint8_t packed[kValues / 2];
-    std::memcpy(packed, from + sizeof scale, sizeof packed);
-    for (int i = 0; i < kValues / 2; ++i) to[i] = d * static_cast<float>((packed[i] & 15) - 8);
-    for (int i = 0; i < kValues / 2; ++i) to[i + kValues / 2] = d * static_cast<float>((packed[i] >> 4) - 8);
-  }
-}
-
 }  // namespace pare

@@ -15,13 +15,6 @@ struct Block {
 };
 static_assert(sizeof(Block) == 20);
 
-void decode_block(const Block& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  const float min = f16_to_float(block.min);
-  for (int i = 0; i < 16; ++i) to[i] = d * static_cast<float>(block.q[i] & 15) + min;
-  for (int i = 0; i < 16; ++i) to[i + 16] = d * static_cast<float>(block.q[i] >> 4) + min;
-}
-
 Block encode_block(const float* from) {
   const bool finite = largest_magnitude(from, 32) < 0x7f800000;
   const auto [min, max] = range_of(from, 32);
@@ -36,7 +29,6 @@ Block encode_block(const float* from) {
 
 }  // namespace
 
-void decode_q4_1(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
 void encode_q4_1(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_block); }
 
 }  // namespace pare

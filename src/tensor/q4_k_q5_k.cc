@@ -32,28 +32,6 @@ struct ScaleAndMin {
 
 /// Of groups 0 to 3, scales are the low six bits of bytes 0 to 3 and mins those of bytes 4 to 7. Of groups 4 to 7, the
 /// low four bits are the halves of bytes 8 to 11, and the high two bits lie above those of the first groups.
-ScaleAndMin unpack(const uint8_t* scales, int group) {
-  if (group < 4) return {scales[group] & 63, scales[group + 4] & 63};
-  return {(scales[group + 4] & 15) | scales[group - 4] >> 6 << 4, scales[group + 4] >> 4 | scales[group] >> 6 << 4};
-}
-
-template <class Block>
-void decode_block(const Block& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  const float dmin = f16_to_float(block.dmin);
-  for (int group = 0; group < 8; ++group) {
-    const ScaleAndMin packed = unpack(block.scales, group);
-    const float scale = d * static_cast<float>(packed.scale);
-    const float min = dmin * static_cast<float>(packed.min);
-    for (int i = 0; i < 32; ++i) {
-      int q = block.low[group / 2 * 32 + i] >> (group % 2 * 4) & 15;
-      if constexpr (requires { block.high; }) q |= (block.high[i] >> group & 1) << 4;
-      to[group * 32 + i] = scale * static_cast<float>(q) - min;
-    }
-  }
-}
-
-/// The inverse of unpack.
 void pack(ScaleAndMin packed, int group, uint8_t* scales) {
   if (group < 4) {
     scales[group] = static_cast<uint8_t>(packed.scale);
@@ -94,13 +72,6 @@ Block encode_block(const float* from) {
 }
 
 }  // namespace
-
-void decode_q4_k(const std::byte* from, float* to, int64_t count) {
-  decode_blocks(from, to, count, decode_block<BlockQ4K>);
-}
-void decode_q5_k(const std::byte* from, float* to, int64_t count) {
-  decode_blocks(from, to, count, decode_block<BlockQ5K>);
-}
 
 void encode_q4_k(const float* from, std::byte* to, int64_t count) {
   encode_blocks(from, to, count, encode_block<BlockQ4K, 15>);

@@ -25,30 +25,7 @@ struct BlockQ51 {
 };
 static_assert(sizeof(BlockQ51) == 24);
 
-/// The 32 values of q, 0 to 31.
-void unpack(const uint8_t* high, const uint8_t* low, int32_t* __restrict q) {
-  uint32_t bits;
-  std::memcpy(&bits, high, sizeof bits);
-  for (int i = 0; i < 16; ++i) q[i] = static_cast<int32_t>((low[i] & 15u) | (bits >> i & 1u) << 4);
-  for (int i = 0; i < 16; ++i) q[i + 16] = static_cast<int32_t>(low[i] >> 4 | (bits >> (i + 16) & 1u) << 4);
-}
-
-void decode_q5_0_block(const BlockQ50& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  int32_t q[32];
-  unpack(block.high, block.low, q);
-  for (int i = 0; i < 32; ++i) to[i] = d * static_cast<float>(q[i] - 16);
-}
-
-void decode_q5_1_block(const BlockQ51& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  const float min = f16_to_float(block.min);
-  int32_t q[32];
-  unpack(block.high, block.low, q);
-  for (int i = 0; i < 32; ++i) to[i] = d * static_cast<float>(q[i]) + min;
-}
-
-/// The inverse of unpack.
+/// From 32 values of q, 0 to 31.
 void pack(const int32_t* q, uint8_t* __restrict high, uint8_t* __restrict low) {
   uint32_t bits = 0;
   for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(q[i]) >> 4 << i;
@@ -81,8 +58,6 @@ BlockQ51 encode_q5_1_block(const float* from) {
 
 }  // namespace
 
-void decode_q5_0(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q5_0_block); }
-void decode_q5_1(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q5_1_block); }
 void encode_q5_0(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_q5_0_block); }
 void encode_q5_1(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_q5_1_block); }
 

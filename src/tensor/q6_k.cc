@@ -17,21 +17,6 @@ struct Block {
 };
 static_assert(sizeof(Block) == 210);
 
-void decode_block(const Block& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  for (int group = 0; group < 16; ++group) {
-    const float scale = d * static_cast<float>(block.scales[group]);
-    const uint8_t* low = block.low + group / 8 * 64 + group % 4 * 16;
-    const uint8_t* high = block.high + group / 8 * 32 + group % 2 * 16;
-    const int low_shift = group % 8 / 4 * 4;
-    const int high_shift = group % 8 / 2 * 2;
-    for (int i = 0; i < 16; ++i) {
-      const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
-      to[group * 16 + i] = scale * static_cast<float>(q - 32);
-    }
-  }
-}
-
 void pack(const int* q, Block& block) {
   for (int half = 0; half < 2; ++half, q += 128) {
     for (int i = 0; i < 64; ++i) block.low[half * 64 + i] = static_cast<uint8_t>((q[i] & 15) | (q[i + 64] & 15) << 4);
@@ -61,7 +46,6 @@ Block encode_block(const float* from) {
 
 }  // namespace
 
-void decode_q6_k(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_block); }
 void encode_q6_k(const float* from, std::byte* to, int64_t count) { encode_blocks(from, to, count, encode_block); }
 
 }  // namespace pare

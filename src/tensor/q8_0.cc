@@ -28,15 +28,4 @@ void encode_q8_0(const float* from, std::byte* to, int64_t count) {
   for (int64_t block = 0; block < count / kValues; ++block) encode_block(from + block * kValues, to + block * kBytes);
 }
 
-void decode_q8_0(const std::byte* __restrict from, float* __restrict to, int64_t count) {
-  for (int64_t block = 0; block < count / kValues; ++block, from += kBytes, to += kValues) {
-    uint16_t scale;
-    std::memcpy(&scale, from, sizeof scale);
-    const float d = f16_to_float(scale);
-    int8_t q[kValues];
-    std::memcpy(q, from + sizeof scale, sizeof q);
-    for (int i = 0; i < kValues; ++i) to[i] = d * static_cast<float>(q[i]);
-  }
-}
-
 }  // namespace pare

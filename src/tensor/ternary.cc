@@ -37,35 +37,6 @@ struct BlockQ2 {
 };
 static_assert(sizeof(BlockQ2) == 18);
 
-void decode_tq1_0_block(const BlockTq1& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  const uint8_t* from = block.q;
-  for (const Run run : kRuns) {
-    uint8_t power = 1;
-    for (int digit = 0; digit < run.digits; ++digit, power = static_cast<uint8_t>(power * 3), to += run.bytes) {
-      for (int i = 0; i < run.bytes; ++i) {
-        const int fraction = from[i] * power & 255;
-        to[i] = d * static_cast<float>((fraction * 3 >> 8) - 1);
-      }
-    }
-    from += run.bytes;
-  }
-}
-
-void decode_tq2_0_block(const BlockTq2& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  for (int run = 0; run < 8; ++run) {
-    for (int i = 0; i < 32; ++i) {
-      to[run * 32 + i] = d * static_cast<float>((block.q[run / 4 * 32 + i] >> (run % 4 * 2) & 3) - 1);
-    }
-  }
-}
-
-void decode_q2_0_block(const BlockQ2& block, float* __restrict to) {
-  const float d = f16_to_float(block.d);
-  for (int i = 0; i < 64; ++i) to[i] = d * static_cast<float>((block.q[i / 4] >> (i % 4 * 2) & 3) - 1);
-}
-
 /// q of `count` values: the nearest of -d, 0 and d, where d is the largest magnitude. Returns d.
 float quantize(const float* from, int count, uint8_t* __restrict q) {
   const float d = std::bit_cast<float>(largest_magnitude(from, count));
@@ -120,14 +91,6 @@ BlockQ2 encode_q2_0_block(const float* from) {
 }
 
 }  // namespace
-
-void decode_tq1_0(const std::byte* from, float* to, int64_t count) {
-  decode_blocks(from, to, count, decode_tq1_0_block);
-}
-void decode_tq2_0(const std::byte* from, float* to, int64_t count) {
-  decode_blocks(from, to, count, decode_tq2_0_block);
-}
-void decode_q2_0(const std::byte* from, float* to, int64_t count) { decode_blocks(from, to, count, decode_q2_0_block); }
 
 void encode_tq1_0(const float* from, std::byte* to, int64_t count) {
   encode_blocks(from, to, count, encode_tq1_0_block);
