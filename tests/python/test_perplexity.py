@@ -116,6 +116,16 @@ def test_divergence_from_a_base(text, story_ids, tmp_path):
     assert result["standard_error"] == pytest.approx(np.std(nats["variant"], ddof=1) / len(kl) ** 0.5, rel=2e-3)
 
 
+def test_smaller_caches_lose_little(text):
+    def kl(kv):
+        result = pare_json("eval", STORIES, "--against", STORIES, "--perplexity", text, "--kv", kv, "--against-kv", "f32")
+        assert (result["kv"], result["against"]["kv"]) == (kv, "f32")
+        return result["against"]["mean_kl"]
+
+    assert kl("f32") == 0
+    assert 0 < kl("f16") < 1e-6 < kl("q8_0") < 1e-3
+
+
 def test_a_model_against_itself():
     against = pare_json("eval", STORIES, "--against", STORIES, "--tokens", 4096)["against"]
     assert against["mean_kl"] < 1e-6
