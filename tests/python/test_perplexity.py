@@ -122,8 +122,9 @@ def test_smaller_caches_lose_little(text):
         assert (result["kv"], result["against"]["kv"]) == (kv, "f32")
         return result["against"]["mean_kl"]
 
-    assert kl("f32") == 0
-    assert 0 < kl("f16") < 1e-6 < kl("q8_0") < 1e-3
+    # What is kept of the base's predictions is rounded: 1e-7 is none.
+    none, f16, q8_0 = kl("f32"), kl("f16"), kl("q8_0")
+    assert none < f16 < 1e-5 < q8_0 < 1e-3, (none, f16, q8_0)
 
 
 def test_a_model_against_itself():
