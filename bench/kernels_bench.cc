@@ -246,7 +246,7 @@ void register_all() {
       benchmark::RegisterBenchmark((std::string("pack/") + p.name()).c_str(),
                                    [=, &p](benchmark::State& s) { pack(s, p, row.source); });
   }
-  for (DType type : {DType::kF16, DType::kF32})
+  for (DType type : kv_types())
     for (int head_dim : {64, 128})
       for (int queries : {1, 4, 8, 512})
         benchmark::RegisterBenchmark((std::string("attention/") + info(type).name + "/dim:" + std::to_string(head_dim) +

@@ -11,6 +11,7 @@
 
 #include "base/cpu.h"
 #include "format.h"
+#include "kernels/attention.h"
 
 namespace pare::cli {
 namespace {
@@ -119,18 +120,20 @@ CLI::Option* add_output_option(CLI::App* command, std::filesystem::path& path) {
       ->required();
 }
 
+DType parse_kv_type(const std::string& option, const std::string& name) {
+  const DTypeInfo* found = find_dtype(name);
+  const auto types = kernels::kv_types();
+  if (!found || std::find(types.begin(), types.end(), found->type) == types.end()) {
+    throw CLI::ValidationError(option, fmt::format("'{}' is not one of {}", name, kernels::kv_type_names()));
+  }
+  return found->type;
+}
+
 CLI::Option* add_kv_option(CLI::App* command, DType& type) {
   return command
       ->add_option_function<std::string>(
-          "--kv",
-          [&type](const std::string& name) {
-            const DTypeInfo* found = find_dtype(name);
-            if (!found || (found->type != DType::kF16 && found->type != DType::kF32)) {
-              throw CLI::ValidationError("--kv", fmt::format("'{}' is not one of f16, f32", name));
-            }
-            type = found->type;
-          },
-          "Type of the KV cache: f16 or f32")
+          "--kv", [&type](const std::string& name) { type = parse_kv_type("--kv", name); },
+          "Type of the KV cache: " + kernels::kv_type_names() + " (half the memory of f16)")
       ->type_name("TYPE")
       ->default_str(info(type).name);
 }

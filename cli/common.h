@@ -95,8 +95,10 @@ void on_run(CLI::App* command, std::function<void()> action);
 // Arguments that several commands share.
 CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path);
 CLI::Option* add_output_option(CLI::App* command, std::filesystem::path& path);
-/// --kv f16|f32: the type of the KV cache.
+/// --kv TYPE: the type of the KV cache.
 CLI::Option* add_kv_option(CLI::App* command, DType& type);
+/// A type that the KV cache can hold, by name. Throws CLI::ValidationError.
+DType parse_kv_type(const std::string& option, const std::string& name);
 /// --for pare|llama.cpp: who is to read the file that is written.
 CLI::Option* add_for_option(CLI::App* command, GgufReader& reader);
 /// Before work begins: throws UsageError for a reader that does not read such an output, Error for a model it cannot

@@ -14,6 +14,9 @@ struct EvalOptions {
   std::string text, protocol = "strided";
   int64_t context = 0, stride = 0, tokens = 0;
   DType kv = DType::kF16;
+  std::optional<DType> against_kv;
+
+  DType base_kv() const { return against_kv.value_or(kv); }
 };
 
 /// What a result was measured on, for people.
@@ -133,8 +136,10 @@ void print_comparison(const EvalOptions& options, const Measured& measured, cons
              "how often both models hold the same token for the likeliest"});
   table.row({"KL divergence", fmt::format("{:.5f}", result.mean_kl),
              fmt::format("nats a token: {}; 99% of tokens are below {:.4f}", in_words(result.mean_kl), result.p99_kl)});
+  const std::string base_cache =
+      options.base_kv() == options.kv ? "" : fmt::format(" with a KV cache of {}", info(options.base_kv()).name);
   common.print("{} against {}, on {}\n{}", style.bold(printable(options.model.string())),
-               printable(options.against.string()), printable(measured.text_name), table.render(style));
+               printable(options.against.string()) + base_cache, printable(measured.text_name), table.render(style));
   common.print("  {}\n", style.dim(protocol_text(options, measured)));
 }
 
@@ -148,7 +153,7 @@ void compare(const EvalOptions& options, Common& common) {
     LoadedModel loaded = load_model(base, common);
     measured = read_windows(options, *loaded.model, loaded.need_tokenizer(), common);
     reference = explain_non_finite(base, common, [&] {
-      return Reference::measure(*loaded.model, measured.windows, options.kv, common.progress(), common.cancel());
+      return Reference::measure(*loaded.model, measured.windows, options.base_kv(), common.progress(), common.cancel());
     });
   }
   LoadedModel loaded = load_model(model, common);
@@ -162,6 +167,7 @@ void compare(const EvalOptions& options, Common& common) {
                      {"mean_kl", result.mean_kl},
                      {"p99_kl", result.p99_kl},
                      {"top1_agreement", result.top1_agreement},
+                     {"kv", info(options.base_kv()).name},
                      {"base", to_json(result.base)}};
   common.print_json(json);
 }
@@ -170,6 +176,7 @@ void eval(const EvalOptions& options, Common& common) {
   if (options.text.empty() && options.against.empty()) {
     throw UsageError("nothing to measure: give --perplexity FILE, or --against BASE to compare with another model");
   }
+  if (options.against.empty() && options.against_kv) throw UsageError("--against-kv belongs to --against BASE");
   if (options.protocol == "chunked" && options.stride > 0) throw UsageError("--stride belongs to the strided protocol");
   options.against.empty() ? evaluate_alone(options, common) : compare(options, common);
 }
@@ -182,6 +189,7 @@ void add_eval_command(CLI::App& app, Common& common) {
                               {"pare eval model.gguf --perplexity wiki.test.raw",
                                "pare eval model.gguf --perplexity wiki.test.raw --protocol chunked  # as llama.cpp",
                                "pare eval small.gguf --against model.gguf",
+                               "pare eval model.gguf --kv q8_0 --against model.gguf --against-kv f32",
                                "pare eval small.gguf --against model/ --perplexity my-texts.txt --json"});
   add_model_argument(command, options->model);
   command->add_option("-p,--perplexity", options->text, "Text to measure on (- is standard input)")->type_name("FILE");
@@ -204,6 +212,12 @@ void add_eval_command(CLI::App& app, Common& common) {
       ->type_name("N")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 40));
   add_kv_option(command, options->kv);
+  command
+      ->add_option_function<std::string>(
+          "--against-kv",
+          [options](const std::string& name) { options->against_kv = parse_kv_type("--against-kv", name); },
+          "Type of the base model's KV cache (default: that of --kv)")
+      ->type_name("TYPE");
   on_run(command, [options, &common] { eval(*options, common); });
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "base/statistics.h"
 #include "kernels/ceilings.h"
 
@@ -16,6 +17,12 @@ constexpr int64_t kLargestWorkingSet = int64_t{1} << 30;
 // Between runs the ceilings read memory of their own. Their fastest pattern finds it in what of the caches is left to
 // it, and so must decoding: these tokens do not count.
 constexpr int64_t kWarmTokens = 8;
+
+// Sequences of the cache: prompts begin with nothing, decoding goes on after the context, which is made only once.
+constexpr int kPromptSequence = 0, kDecodeSequence = 1;
+
+// Different keys and values that a context is made of: a prime, so that neighbours differ however they are numbered.
+constexpr int64_t kContextVectors = 61;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -41,7 +48,7 @@ class Bench {
         progress_(progress),
         cancel_(cancel),
         cost_(model.cost_per_token()),
-        cache_(model.config(), 1, needed_context(options), options.kv),
+        cache_(model.config(), 2, needed_context(options), options.kv),
         logits_(static_cast<size_t>(model.config().vocabulary)) {}
 
   SpeedReport run(int64_t (*peak_memory)());
@@ -53,13 +60,43 @@ class Bench {
     return most;
   }
 
+  /// Random keys and values for the decoding sequence: what is read takes as long whatever it says, and running a long
+  /// prompt would take minutes.
+  void fill_context() {
+    const int64_t count = options_.context - cache_.tokens(kDecodeSequence);
+    if (count <= 0) return;
+    Random random(1);
+    const ModelConfig& config = model_.config();
+    for (size_t layer = 0; layer < config.layers.size(); ++layer) {
+      throw_if_cancelled(cancel_);
+      if (config.layers[layer].attention) fill_layer(static_cast<int>(layer), count, random);
+    }
+    cache_.add_tokens(kDecodeSequence, count);
+  }
+
+  void fill_layer(int layer, int64_t count, Random& random) {
+    const AttentionConfig& attention = *model_.config().layers[static_cast<size_t>(layer)].attention;
+    std::vector<float> vectors(static_cast<size_t>(kContextVectors * attention.head_dim));
+    for (float& value : vectors) value = static_cast<float>(random.normal());
+    const auto vector = [&](int64_t i) { return vectors.data() + i % kContextVectors * attention.head_dim; };
+    const int64_t first = cache_.length(kDecodeSequence, layer);
+    cache_.extend(kDecodeSequence, layer, count);
+    model_.pool().parallel_for(count, kMaxChunkRows, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int head = 0; head < attention.kv_heads; ++head) {
+          cache_.store(kDecodeSequence, layer, head, first + i, vector(i + 7 * head), vector(3 * i + head));
+        }
+      }
+    });
+  }
+
   void prefill(int64_t tokens) {
-    while (cache_.tokens(0) < tokens) {
+    while (cache_.tokens(kPromptSequence) < tokens) {
       throw_if_cancelled(cancel_);
       Batch batch;
-      const int64_t first = cache_.tokens(0), last = std::min(first + kMaxChunkRows, tokens);
+      const int64_t first = cache_.tokens(kPromptSequence), last = std::min(first + kMaxChunkRows, tokens);
       for (int64_t i = first; i < last; ++i) {
-        batch.add(some_token(model_.config(), i), 0, static_cast<int32_t>(i), i + 1 == tokens);
+        batch.add(some_token(model_.config(), i), kPromptSequence, static_cast<int32_t>(i), i + 1 == tokens);
       }
       batch.sequence_length.assign(batch.tokens.size(), static_cast<int32_t>(tokens));
       model_.forward(batch, cache_, logits_);
@@ -70,9 +107,9 @@ class Bench {
     Batch batch;
     for (int64_t i = 0; i < tokens; ++i) {
       throw_if_cancelled(cancel_);
-      const int64_t at = cache_.tokens(0);
+      const int64_t at = cache_.tokens(kDecodeSequence);
       batch.clear();
-      batch.add(some_token(model_.config(), at), 0, static_cast<int32_t>(at), true);
+      batch.add(some_token(model_.config(), at), kDecodeSequence, static_cast<int32_t>(at), true);
       model_.forward(batch, cache_, logits_);
     }
   }
@@ -80,12 +117,12 @@ class Bench {
   /// Tokens a second of one prefill or decode.
   double timed(const SpeedResult& what) {
     if (what.decode) {
-      cache_.truncate(0, options_.context);
-      prefill(options_.context);
+      cache_.truncate(kDecodeSequence, options_.context);
+      fill_context();
       decode(std::min(kWarmTokens, what.tokens));
-      cache_.truncate(0, options_.context);
+      cache_.truncate(kDecodeSequence, options_.context);
     } else {
-      cache_.clear(0);
+      cache_.clear(kPromptSequence);
     }
     const double begin = now();
     what.decode ? decode(what.tokens) : prefill(what.tokens);

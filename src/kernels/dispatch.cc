@@ -53,14 +53,26 @@ const Elementwise& elementwise(CpuFeatures features) {
 const KvFormat& kv_format(DType type, CpuFeatures features) {
   for (const KvRow& row : family_tables().kv)
     if (row.format->type == type && has(features, row.required)) return *row.format;
-  std::string known;
-  for (const KvRow& row : family_tables().kv) {
-    const std::string name = info(row.format->type).name;
-    if (known.find(name) == std::string::npos) known += (known.empty() ? "" : ", ") + name;
-  }
-  fail("the KV cache cannot hold {}; it can hold {}", info(type).name, known);
+  fail("the KV cache cannot hold {}; it can hold {}", info(type).name, kv_type_names());
 }
 
-int64_t attend_scratch(int query_count, int value_dim) { return query_count * attend_state_floats(value_dim); }
+std::vector<DType> kv_types() {
+  std::vector<DType> types;
+  for (const KvRow& row : family_tables().kv) {
+    // Rows that need nothing serve every machine: each type has one.
+    if (row.required == kCpuNone) types.push_back(row.format->type);
+  }
+  return types;
+}
+
+std::string kv_type_names() {
+  std::string names;
+  for (const DType type : kv_types()) names += (names.empty() ? "" : ", ") + std::string(info(type).name);
+  return names;
+}
+
+int64_t attend_scratch(int query_count, int value_dim, int64_t spans) {
+  return spans * query_count * attend_state_floats(value_dim);
+}
 
 }  // namespace pare::kernels

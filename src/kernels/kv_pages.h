@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/attention.h"
 #include "tensor/dtype.h"
 
 // Pages of the KV cache (see attention.h), the same for every instruction set.
@@ -28,6 +29,21 @@ struct PagesF32 {
 struct PagesF16 {
   static constexpr DType kType = DType::kF16;
   static constexpr int kBytes = 2;
+  static int64_t key_page_bytes(int head_dim);
+  static int64_t value_page_bytes(int value_dim);
+  static void store_key(const float* key, int head_dim, std::byte* page, int slot);
+  static void store_value(const float* value, int value_dim, std::byte* page, int slot);
+};
+
+/// Codes of 8 bits: Q8_0's, of blocks of 32 components of a token. A page begins with the scales, f16
+/// [blocks, kKvPageTokens], followed by keys [head_dim, kKvPageTokens] or values [kKvPageTokens, value_dim]; the last
+/// block of a head may be shorter.
+struct PagesQ8_0 {
+  static constexpr DType kType = DType::kQ8_0;
+  static constexpr int kBytes = 1;
+  static constexpr int kBlock = 32, kScaleBytes = 2;
+  static constexpr int kScaleRow = kKvPageTokens * kScaleBytes;
+  static constexpr int64_t scales_bytes(int dim) { return int64_t{(dim + kBlock - 1) / kBlock} * kScaleRow; }
   static int64_t key_page_bytes(int head_dim);
   static int64_t value_page_bytes(int value_dim);
   static void store_key(const float* key, int head_dim, std::byte* page, int slot);

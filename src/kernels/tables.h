@@ -14,7 +14,7 @@ namespace pare::kernels {
   extern const std::span<const Packing> kFloats, kBlocks; \
   extern const InputFormatInfo kInt8Block;                \
   extern const Elementwise kElementwise;                  \
-  extern const KvFormat kKvF32, kKvF16;                   \
+  extern const KvFormat kKvF32, kKvF16, kKvQ8_0;          \
   extern const FloatLoops kFloatLoops;                    \
   extern const Int8Loops kInt8Loops;                      \
   }

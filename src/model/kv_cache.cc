@@ -9,6 +9,12 @@ namespace pare {
 
 using kernels::kKvPageTokens;
 
+namespace {
+
+constexpr int64_t kLargestSlab = int64_t{64} << 20;  // bytes
+
+}  // namespace
+
 KvCache::KvCache(const ModelConfig& config, int sequences, int64_t context, DType type)
     : format_(&kernels::kv_format(type, cpu_features())), sequences_(sequences), context_(context) {
   if (sequences < 1) fail("a KV cache of {} sequences: expected at least 1", sequences);
@@ -23,6 +29,26 @@ KvCache::KvCache(const ModelConfig& config, int sequences, int64_t context, DTyp
   }
   slots_.resize(static_cast<size_t>(sequences) * shapes_.size());
   tokens_.resize(static_cast<size_t>(sequences));
+  free_.resize(shapes_.size());
+}
+
+std::byte* KvCache::take_page(int layer) {
+  const int64_t size = shapes_[static_cast<size_t>(layer)].page();
+  auto& free = free_[static_cast<size_t>(layer)];
+  std::byte* page = nullptr;
+  if (!free.empty()) {
+    page = free.back();
+    free.pop_back();
+  } else {
+    if (slabs_.empty() || slab_used_ + size > static_cast<int64_t>(slabs_.back().size())) {
+      slabs_.emplace_back(static_cast<size_t>(std::max(size, std::min(allocated_bytes(), kLargestSlab))));
+      slab_used_ = 0;
+    }
+    page = slabs_.back().data() + slab_used_;
+    slab_used_ += size;
+  }
+  std::memset(page, 0, static_cast<size_t>(size));  // slots past the end are multiplied by zero: they must be finite
+  return page;
 }
 
 void KvCache::extend(int sequence, int layer, int64_t count) {
@@ -32,14 +58,13 @@ void KvCache::extend(int sequence, int layer, int64_t count) {
   s.values.resize(static_cast<size_t>(shape.kv_heads));
   s.length += count;
   while (static_cast<int64_t>(s.pages.size()) * kKvPageTokens < s.length) {
-    Buffer<std::byte> page(static_cast<size_t>(shape.kv_heads * (shape.key_page + shape.value_page)));
-    std::memset(page.data(), 0, page.size());  // slots past the end are multiplied by zero: they must be finite
+    std::byte* page = take_page(layer);
     for (int head = 0; head < shape.kv_heads; ++head) {
-      const std::byte* key = page.data() + head * (shape.key_page + shape.value_page);
+      const std::byte* key = page + head * (shape.key_page + shape.value_page);
       s.keys[static_cast<size_t>(head)].push_back(key);
       s.values[static_cast<size_t>(head)].push_back(key + shape.key_page);
     }
-    s.pages.push_back(std::move(page));
+    s.pages.push_back(page);
   }
 }
 
@@ -54,8 +79,7 @@ std::span<const std::byte* const> KvCache::value_pages(int sequence, int layer, 
 void KvCache::store(int sequence, int layer, int kv_head, int64_t index, const float* key, const float* value) {
   const LayerShape& shape = shapes_[static_cast<size_t>(layer)];
   Slot& s = slot(sequence, layer);
-  std::byte* page =
-      s.pages[static_cast<size_t>(index / kKvPageTokens)].data() + kv_head * (shape.key_page + shape.value_page);
+  std::byte* page = s.pages[static_cast<size_t>(index / kKvPageTokens)] + kv_head * (shape.key_page + shape.value_page);
   const int at = static_cast<int>(index % kKvPageTokens);
   format_->store_key(key, shape.head_dim, page, at);
   format_->store_value(value, shape.head_dim, page + shape.key_page, at);
@@ -67,6 +91,7 @@ void KvCache::truncate(int sequence, int64_t length) {
     if (s.length <= length) continue;
     s.length = length;
     const auto pages = static_cast<size_t>((length + kKvPageTokens - 1) / kKvPageTokens);
+    free_[layer].insert(free_[layer].end(), s.pages.begin() + static_cast<ptrdiff_t>(pages), s.pages.end());
     s.pages.resize(pages);
     for (auto* lists : {&s.keys, &s.values}) {
       for (auto& list : *lists) list.resize(pages);
@@ -78,15 +103,13 @@ void KvCache::truncate(int sequence, int64_t length) {
 
 int64_t KvCache::bytes_per_token() const {
   int64_t page = 0;
-  for (const LayerShape& shape : shapes_) page += shape.kv_heads * (shape.key_page + shape.value_page);
+  for (const LayerShape& shape : shapes_) page += shape.page();
   return page / kKvPageTokens;
 }
 
 int64_t KvCache::allocated_bytes() const {
   int64_t bytes = 0;
-  for (const Slot& s : slots_) {
-    for (const auto& page : s.pages) bytes += static_cast<int64_t>(page.size());
-  }
+  for (const auto& slab : slabs_) bytes += static_cast<int64_t>(slab.size());
   return bytes;
 }
 

@@ -44,18 +44,21 @@ class KvCache {
  private:
   struct Slot {
     int64_t length = 0;
-    std::vector<Buffer<std::byte>> pages;               // [pages] of every KV head's keys, then values
+    std::vector<std::byte*> pages;                      // [pages] of every KV head's keys, then values
     std::vector<std::vector<const std::byte*>> keys;    // [kv_heads][pages]
     std::vector<std::vector<const std::byte*>> values;  // [kv_heads][pages]
   };
   struct LayerShape {
     int kv_heads = 0, head_dim = 0;
     int64_t key_page = 0, value_page = 0;  // bytes
+    int64_t page() const { return kv_heads * (key_page + value_page); }
   };
   const Slot& slot(int sequence, int layer) const {
     return slots_[static_cast<size_t>(sequence) * shapes_.size() + static_cast<size_t>(layer)];
   }
   Slot& slot(int sequence, int layer) { return const_cast<Slot&>(std::as_const(*this).slot(sequence, layer)); }
+
+  std::byte* take_page(int layer);
 
   const kernels::KvFormat* format_;
   int sequences_;
@@ -63,6 +66,10 @@ class KvCache {
   std::vector<LayerShape> shapes_;  // [layers]
   std::vector<Slot> slots_;         // [sequences, layers]
   std::vector<int64_t> tokens_;     // [sequences]
+  /// Memory for pages: the slabs double, so that a short context stays small and a long one lies in huge pages.
+  std::vector<Buffer<std::byte>> slabs_;
+  int64_t slab_used_ = 0;                      // bytes of the last one
+  std::vector<std::vector<std::byte*>> free_;  // [layers] pages to be used again
 };
 
 }  // namespace pare

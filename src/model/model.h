@@ -68,6 +68,8 @@ class Model {
   void norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows);
   void rotate_and_store(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
   void attend(int layer, Chunk& chunk, KvCache& cache);
+  kernels::AttendArgs attend_args(int layer, const Chunk& chunk, const KvCache& cache, int64_t tile, int kv_head,
+                                  int worker, float* scratch);
   void add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows);
   void link_groups();
   template <class Visit>

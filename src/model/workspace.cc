@@ -27,8 +27,8 @@ void Model::Workspace::reserve(const ModelConfig& config, int64_t rows) {
   }
 }
 
-void Model::Workspace::reserve_scratch(int threads, int64_t each) {
-  scratch.reserve(static_cast<size_t>(threads * each));
+void Model::Workspace::reserve_scratch(int threads, int64_t floats) {
+  scratch.reserve(static_cast<size_t>(floats));
   pointers.resize(static_cast<size_t>(threads));
 }
 

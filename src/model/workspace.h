@@ -8,7 +8,7 @@
 
 namespace pare {
 
-// What a forward pass works with; only model.cc includes this.
+// What a forward pass works with; only model.cc and attention.cc include this.
 
 /// Queries that share one pass over a KV head's pages.
 inline constexpr int kAttentionTile = 16;
@@ -53,14 +53,14 @@ struct Model::Workspace {
   Buffer<float> up;                // [rows, width]
   Buffer<float> cos;               // [rows, dims / 2]
   Buffer<float> sin;               // [rows, dims / 2]
-  Buffer<float> scratch;           // [threads, attend_scratch]
+  Buffer<float> scratch;           // [threads or tasks, attend_scratch]
   std::vector<Pointers> pointers;  // [threads]
   LinearInput input;
   Multiplier multiplier;
 
   explicit Workspace(ThreadPool& pool) : multiplier(pool) {}
   void reserve(const ModelConfig& config, int64_t rows);
-  void reserve_scratch(int threads, int64_t each);
+  void reserve_scratch(int threads, int64_t floats);
   /// cos and sin of every row for a rope; kept while the same rope and chunk are asked for.
   void fill_rope(const RopeConfig& rope, const Batch& batch);
 

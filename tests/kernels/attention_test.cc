@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "kernels_testing.h"
 
 namespace pare::kernels {
@@ -76,8 +75,11 @@ Cache filled(const Problem& p, const KvFormat& format) {
   return cache;
 }
 
+enum class Way { kWhole, kSpans };
+
 /// Queries [begin, end) of the problem: [end - begin, value_dim].
-std::vector<float> run(const Problem& p, const Cache& cache, const KvFormat& format, int begin, int end) {
+std::vector<float> run(const Problem& p, const Cache& cache, const KvFormat& format, int begin, int end,
+                       Way way = Way::kWhole) {
   const int n = end - begin, gap = 17;
   std::vector<float> output(static_cast<size_t>(n * (p.value_dim + gap)), -5.5f);
   std::vector<const float*> queries;
@@ -86,11 +88,20 @@ std::vector<float> run(const Problem& p, const Cache& cache, const KvFormat& for
     queries.push_back(p.queries.data() + (begin + i) * p.head_dim);
     outputs.push_back(output.data() + i * (p.value_dim + gap));
   }
-  const auto scratch_floats = static_cast<size_t>(attend_scratch(n, p.value_dim));
+  const int64_t spans = kv_spans(*std::max_element(p.visible.begin() + begin, p.visible.begin() + end));
+  const auto scratch_floats =
+      static_cast<size_t>(way == Way::kWhole ? attend_scratch(n, p.value_dim) : attend_scratch(n, p.value_dim, spans));
   Buffer<float> scratch(scratch_floats + 16);
   std::memset(scratch.data(), 0xff, (scratch_floats + 16) * 4);
-  format.attend({cache.keys.data(), cache.values.data(), p.head_dim, p.value_dim, p.scale, n, queries.data(),
-                 outputs.data(), p.visible.data() + begin, scratch.data()});
+  const AttendArgs args{
+      cache.keys.data(), cache.values.data(),      p.head_dim,    p.value_dim, p.scale, n, queries.data(),
+      outputs.data(),    p.visible.data() + begin, scratch.data()};
+  if (way == Way::kWhole) {
+    format.attend(args);
+  } else {
+    for (int64_t span = spans - 1; span >= 0; --span) format.attend_span(args, span);
+    format.merge_spans(args);
+  }
   for (size_t i = 0; i < 16; ++i) EXPECT_TRUE(std::isnan(scratch[scratch_floats + i])) << "written past the scratch";
   std::vector<float> result;
   for (int i = 0; i < n; ++i) {
@@ -105,9 +116,21 @@ std::vector<float> run(const Problem& p, const KvFormat& format, int begin, int 
   return run(p, filled(p, format), format, begin, end);
 }
 
-float stored(DType type, float x) { return type == DType::kF16 ? f16_to_float(float_to_f16(x)) : x; }
+/// Rows as the cache holds them.
+std::vector<float> stored(DType type, const std::vector<float>& rows, int dim) {
+  const int block = info(type).block_size;
+  std::vector<float> result;
+  for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(dim)) {
+    std::vector<float> row(rows.begin() + static_cast<ptrdiff_t>(at), rows.begin() + static_cast<ptrdiff_t>(at) + dim);
+    row.resize(static_cast<size_t>((dim + block - 1) / block * block));
+    row = decoded(type, encoded(type, row));
+    result.insert(result.end(), row.begin(), row.begin() + dim);
+  }
+  return result;
+}
 
 std::vector<double> reference(const Problem& p, DType type) {
+  const auto keys = stored(type, p.keys, p.head_dim), values = stored(type, p.values, p.value_dim);
   std::vector<double> result;
   for (int q = 0; q < p.count(); ++q) {
     std::vector<double> weights;
@@ -115,8 +138,8 @@ std::vector<double> reference(const Problem& p, DType type) {
     for (int64_t t = 0; t < p.visible[static_cast<size_t>(q)]; ++t) {
       double score = 0;
       for (int64_t d = 0; d < p.head_dim; ++d)
-        score += double(p.queries[static_cast<size_t>(q * p.head_dim + d)]) *
-                 stored(type, p.keys[static_cast<size_t>(t * p.head_dim + d)]);
+        score +=
+            double(p.queries[static_cast<size_t>(q * p.head_dim + d)]) * keys[static_cast<size_t>(t * p.head_dim + d)];
       weights.push_back(score * p.scale);
       largest = std::max(largest, weights.back());
     }
@@ -124,7 +147,7 @@ std::vector<double> reference(const Problem& p, DType type) {
     for (int64_t d = 0; d < p.value_dim; ++d) {
       double out = 0;
       for (size_t t = 0; t < weights.size(); ++t)
-        out += weights[t] / sum * stored(type, p.values[t * static_cast<size_t>(p.value_dim) + static_cast<size_t>(d)]);
+        out += weights[t] / sum * values[t * static_cast<size_t>(p.value_dim) + static_cast<size_t>(d)];
       result.push_back(out);
     }
   }
@@ -138,7 +161,7 @@ constexpr double kBudget = 4e-6;
 void check(const Problem& p) {
   SCOPED_TRACE("head_dim " + std::to_string(p.head_dim) + ", value_dim " + std::to_string(p.value_dim) + ", " +
                std::to_string(p.count()) + " queries, visible " + std::to_string(p.visible[0]) + "..");
-  for (DType type : {DType::kF16, DType::kF32}) {
+  for (DType type : kv_types()) {
     const Cache cache = filled(p, kv_format(type, kCpuNone));
     const auto generic = run(p, cache, kv_format(type, kCpuNone), 0, p.count());
     EXPECT_LE(relative_error(generic, reference(p, type)), kBudget);
@@ -151,6 +174,7 @@ void check(const Problem& p) {
         alone.insert(alone.end(), one.begin(), one.end());
       }
       expect_same(alone, generic, describe(path) + ", queries one by one");
+      expect_same(run(p, cache, format, 0, p.count(), Way::kSpans), generic, describe(path) + ", spans apart");
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
@@ -160,6 +184,13 @@ TEST(Attention, VisibleAtPageBorders) {
   Random random(fresh_seed());
   for (int64_t visible : {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200, 500})
     check(random_problem(random, 64, 64, {visible}));
+}
+
+TEST(Attention, SpanBorders) {
+  Random random(fresh_seed());
+  for (int64_t visible :
+       {kKvSpanTokens - 1, kKvSpanTokens, kKvSpanTokens + 1, 2 * kKvSpanTokens, 3 * kKvSpanTokens + 7})
+    check(random_problem(random, 48, 32, {visible, visible, 5, kKvSpanTokens}));
 }
 
 TEST(Attention, EveryHeadSize) {
@@ -202,7 +233,7 @@ TEST(Attention, UnseenTokensDoNotReachAQuery) {
     p.keys[static_cast<size_t>(80 * 16 + d)] = std::numeric_limits<float>::quiet_NaN();
     p.values[static_cast<size_t>(80 * 16 + d)] = std::numeric_limits<float>::infinity();
   }
-  for (DType type : {DType::kF16, DType::kF32})
+  for (DType type : kv_types())
     for (CpuFeatures path : paths_here()) {
       const auto got = run(p, kv_format(type, path), 0, 6), expected = run(seen, kv_format(type, path), 0, 6);
       for (int q : {0, 1, 2, 4, 5})
@@ -230,7 +261,7 @@ TEST(Attention, ScoresBeyondFloatAreNanOnEveryPath) {
   Random random(fresh_seed());
   Problem p = random_problem(random, 8, 8, {30, 100});
   for (float& q : p.queries) q *= 1e38f;
-  for (DType type : {DType::kF16, DType::kF32})
+  for (DType type : kv_types())
     for (CpuFeatures path : paths_here())
       expect_same(run(p, kv_format(type, path), 0, 2), run(p, kv_format(type, kCpuNone), 0, 2), describe(path));
 }
@@ -238,10 +269,10 @@ TEST(Attention, ScoresBeyondFloatAreNanOnEveryPath) {
 TEST(KvFormat, UnknownTypesAreRefused) {
   for (CpuFeatures path : paths_here()) {
     try {
-      kv_format(DType::kQ8_0, path);
+      kv_format(DType::kQ4_0, path);
       FAIL();
     } catch (const Error& e) {
-      EXPECT_STREQ(e.what(), "the KV cache cannot hold q8_0; it can hold f16, f32");
+      EXPECT_STREQ(e.what(), "the KV cache cannot hold q4_0; it can hold f16, f32, q8_0");
     }
   }
 }

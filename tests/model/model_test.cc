@@ -62,7 +62,7 @@ TEST_P(ModelTypes, RowsDoNotDependOnTheirCompany) {
   const ModelConfig config = small_config();
   ThreadPool one(1), three(3);
   const auto alone = Model::random(config, GetParam(), one, 5), threaded = Model::random(config, GetParam(), three, 5);
-  for (DType kv : {DType::kF32, DType::kF16}) {
+  for (DType kv : kernels::kv_types()) {
     const auto a = some_tokens(150, 1, config.vocabulary), b = some_tokens(71, 2, config.vocabulary);
     const auto expected_a = all_logits(*alone, a, 1, kv), expected_b = all_logits(*alone, b, 1, kv);
     EXPECT_EQ(all_logits(*alone, a, 150, kv), expected_a);
@@ -89,6 +89,20 @@ TEST(Model, MoreThreadsThanThereIsWorkFor) {
   const auto ids = some_tokens(300, 7, config.vocabulary);
   const auto alone = Model::random(config, DType::kF32, one, 5), crowded = Model::random(config, DType::kF32, many, 5);
   EXPECT_EQ(all_logits(*crowded, ids, 300, DType::kF32), all_logits(*alone, ids, 300, DType::kF32));
+}
+
+TEST(Model, ContextsSharedByThreadsGiveTheSame) {
+  ModelConfig config = small_config();
+  config.context = 2000;
+  config.layers.resize(2);
+  ThreadPool one(1), five(5);
+  const auto alone = Model::random(config, DType::kF32, one, 5), shared = Model::random(config, DType::kF32, five, 5);
+  const auto ids = some_tokens(2 * kernels::kKvSpanTokens + 90, 7, config.vocabulary);
+  for (DType kv : kernels::kv_types()) {
+    const auto expected = all_logits(*alone, ids, static_cast<int64_t>(ids.size()), kv);
+    EXPECT_EQ(all_logits(*shared, ids, 1, kv), expected);
+    EXPECT_EQ(all_logits(*shared, ids, 7, kv), expected);
+  }
 }
 
 TEST(Model, LongBatchesGoThroughInChunks) {
@@ -136,6 +150,16 @@ TEST(Model, ForgettingTokensIsAsIfTheyNeverCame) {
   batch.add_span(std::span(ids).subspan(60), 0, 60, false);
   model->forward(batch, cache, again);
   EXPECT_EQ(first, again);
+}
+
+TEST(KvCache, PagesOfForgottenTokensAreUsedAgain) {
+  KvCache cache(small_config(), 2, 500, DType::kQ8_0);
+  cache.extend(0, 1, 300);
+  const int64_t held = cache.allocated_bytes();
+  EXPECT_GE(held, 300 * cache.bytes_per_token() / 4);
+  cache.clear(0);
+  cache.extend(1, 1, 300);
+  EXPECT_EQ(cache.allocated_bytes(), held);
 }
 
 TEST(Model, RefusesBatchesThatMakeNoSense) {

@@ -105,7 +105,7 @@ def test_help_fits_the_width_of_a_terminal():
         (["run", "x", "--threads", "0"], "--threads"),
         (["run", "x", "--threads", "many"], "--threads"),
         (["run", "x", "--threads"], "--threads needs a value"),
-        (["run", "x", "--kv", "q8_0"], "not one of f16, f32"),
+        (["run", "x", "--kv", "q4_0"], "not one of f16, f32, q8_0"),
         (["run", "x", "-p", "a", "--file", "b"], "excludes"),
         (["quantize", "x", "-o", "y", "--weights", "q5"], "'q5' is not one of f32, f16"),
         (["quantize", str(STORIES), "-o", "y"], "nothing to do"),

@@ -116,6 +116,17 @@ def test_divergence_from_a_base(text, story_ids, tmp_path):
     assert result["standard_error"] == pytest.approx(np.std(nats["variant"], ddof=1) / len(kl) ** 0.5, rel=2e-3)
 
 
+def test_smaller_caches_lose_little(text):
+    def kl(kv):
+        result = pare_json("eval", STORIES, "--against", STORIES, "--perplexity", text, "--kv", kv, "--against-kv", "f32")
+        assert (result["kv"], result["against"]["kv"]) == (kv, "f32")
+        return result["against"]["mean_kl"]
+
+    # What is kept of the base's predictions is rounded: 1e-7 is none.
+    none, f16, q8_0 = kl("f32"), kl("f16"), kl("q8_0")
+    assert none < f16 < 1e-5 < q8_0 < 1e-3, (none, f16, q8_0)
+
+
 def test_a_model_against_itself():
     against = pare_json("eval", STORIES, "--against", STORIES, "--tokens", 4096)["against"]
     assert against["mean_kl"] < 1e-6

@@ -1,7 +1,7 @@
 // Continues several prompts greedily, alone or as one batch, and prints the ids: for tests that every way gives the
 // same.
 //
-//   tool_greedy MODEL --prompts FILE -n N [--threads N] [--kv f16|f32] [--batch]
+//   tool_greedy MODEL --prompts FILE -n N [--threads N] [--kv TYPE] [--batch]
 //
 // Prompts and output are JSON: a list of lists of ids.
 #include <CLI/CLI.hpp>

@@ -1,6 +1,6 @@
 // Writes a model's logits at every position, for tests that compare them with another implementation.
 //
-//   tool_logits MODEL --tokens FILE|- --out FILE [--kv f16|f32] [--threads N] [--chunk N] [--batch] [--drop-attention
+//   tool_logits MODEL --tokens FILE|- --out FILE [--kv f16|f32|q8_0] [--threads N] [--chunk N] [--batch] [--drop-attention
 //   L,..]
 //
 // Tokens are JSON: a list of sequences, each a list of ids. The output holds float32, little endian: every sequence's
@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
   app.add_option("MODEL", options.model)->required();
   app.add_option("--tokens", options.tokens)->required();
   app.add_option("--out", options.out)->required();
-  app.add_option("--kv", options.kv)->check(CLI::IsMember({"f16", "f32"}));
+  app.add_option("--kv", options.kv)->check(CLI::IsMember({"f16", "f32", "q8_0"}));
   app.add_option("--threads", options.threads)->check(CLI::Range(1, 256));
   app.add_option("--chunk", options.chunk, "Tokens of a sequence per forward call; 0: all at once");
   app.add_flag("--batch", options.batch, "Run the sequences together instead of one after another");

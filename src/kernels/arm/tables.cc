@@ -18,6 +18,7 @@ const ElementwiseRow kElementwiseRows[] = {
 const KvRow kKvRows[] = {
     {kCpuNone, &generic::kKvF16},
     {kCpuNone, &generic::kKvF32},
+    {kCpuNone, &generic::kKvQ8_0},
 };
 
 const InputRow kInputRows[] = {

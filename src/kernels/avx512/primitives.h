@@ -54,11 +54,7 @@ struct Avx512 {
     return _mm512_mask_mov_ps(other, static_cast<__mmask16>(bits), v);
   }
   static PARE_INLINE V scale_exponent(V v, V t) {
-    const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(0x4b400000));
-    const __m512i half = _mm512_srai_epi32(n, 1), bias = _mm512_set1_epi32(127);
-    const __m512i first = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-    const __m512i second = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(n, half), bias), 23);
-    return _mm512_mul_ps(_mm512_mul_ps(v, _mm512_castsi512_ps(first)), _mm512_castsi512_ps(second));
+    return _mm512_scalef_ps(v, _mm512_sub_ps(t, _mm512_set1_ps(0x1.8p23f)));  // rounds once, too
   }
   static PARE_INLINE __m256 upper(V v) { return _mm512_extractf32x8_ps(v, 1); }
   static PARE_INLINE float fold_add(V v) {

@@ -7,5 +7,6 @@ namespace pare::kernels::generic {
 
 constinit const KvFormat kKvF32 = kv_format_of<Scalar, KvF32>();
 constinit const KvFormat kKvF16 = kv_format_of<Scalar, KvF16>();
+constinit const KvFormat kKvQ8_0 = kv_format_of<Scalar, KvQ8_0>();
 
 }  // namespace pare::kernels::generic

@@ -3,29 +3,57 @@
 
 #include "kernels/attention.h"
 #include "kernels/generic/math.inl.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/kv_pages.h"
 
-// Attention over pages (see attention.h). For each page and query:
+// Attention over pages (see attention.h). For each page of a span and each query:
 //   s = scale * (q . k), fused, ascending over head_dim; m' = max(m, s); p = exp(s - m'); c = exp(m - m');
 //   l = l * c + sum(p) in 16 lanes folded 8-4-2-1; o = o * c, then fused += p v, ascending over tokens;
-// at the end o / l. Queries are taken in tiles so that a page's vectors serve several, page by page so that a page is
-// read from memory once for all of them; neither changes a query's own sequence of operations.
+// spans are merged ascending by the same rule, as if each were a page; at the end o / l. Queries are taken in tiles so
+// that a page's vectors serve several, page by page so that a page is read from memory once for all of them; neither
+// changes a query's own sequence of operations.
+//
+// Types with scales: a block's part of q . k is summed by itself and then added, times the key's scale; p is multiplied
+// by the value's scale before it meets a block of the value.
 
 namespace pare::kernels {
 namespace {
 
 constexpr int kPageVectors = kKvPageTokens / 16;
+constexpr int64_t kSpanPages = kKvSpanTokens / kKvPageTokens;
 
+// A storage type of the cache: its pages, how 16 values are loaded, and how many components of a head share a scale (0:
+// none do).
 struct KvF32 : PagesF32 {
+  static constexpr int kBlock = 0;
   template <class P>
   static PARE_INLINE typename P::V load(const std::byte* p) {
     return P::load(reinterpret_cast<const float*>(p));
   }
 };
 struct KvF16 : PagesF16 {
+  static constexpr int kBlock = 0;
   template <class P>
   static PARE_INLINE typename P::V load(const std::byte* p) {
     return P::load_f16(p);
+  }
+};
+struct KvQ8_0 : PagesQ8_0 {
+  template <class P>
+  static PARE_INLINE typename P::V load(const std::byte* p) {
+    return P::load_int8(p);
+  }
+};
+
+/// Keys or values of a page, and where what is read in their place a page later lies, which is asked for meanwhile:
+/// hardware does not foresee where a head's next page begins.
+struct PageHalf {
+  const std::byte* at;
+  const std::byte* next;
+
+  PARE_INLINE PageHalf operator+(int64_t bytes) const { return {at + bytes, next + bytes}; }
+  PARE_INLINE void ask_for_next(int64_t offset, int64_t bytes) const {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + offset + i, 0, kSecondLevel);
   }
 };
 
@@ -33,21 +61,22 @@ struct KvF16 : PagesF16 {
 struct State {
   float *maximum, *sum, *output;
 };
-PARE_INLINE State state_of(const AttendArgs& a, int64_t query) {
-  float* p = a.scratch + query * attend_state_floats(a.value_dim);
+PARE_INLINE State state_of(const AttendArgs& a, int64_t span, int64_t query) {
+  float* p = a.scratch + (span * a.query_count + query) * attend_state_floats(a.value_dim);
   return {p, p + 1, p + kAttendStateHead};
 }
 
-/// acc[t][v] += sum over i < count of left[t][i] * right[i][v], ascending: T rows against N vectors of a matrix whose
-/// rows are row_bytes apart.
+/// acc[t][v] += sum over i in [begin, end) of left[t][i] * right[i][v], ascending: rows of kRows queries against N
+/// vectors of a matrix whose rows are row_bytes apart.
 template <class P, class T, int kRows, int N>
-PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], const std::byte* right, int64_t row_bytes,
-                                  int64_t begin, int64_t end, typename P::V (&acc)[kRows][N]) {
+PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], PageHalf right, int64_t row_bytes, int64_t begin,
+                                  int64_t end, typename P::V (&acc)[kRows][N]) {
   using V = typename P::V;
   for (int64_t i = begin; i < end; ++i) {
     V w[N];
 #pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) w[v] = T::template load<P>(right + i * row_bytes + v * 16 * T::kBytes);
+    for (int v = 0; v < N; ++v) w[v] = T::template load<P>(right.at + i * row_bytes + v * 16 * T::kBytes);
+    right.ask_for_next(i * row_bytes, N * 16 * T::kBytes);
 #pragma GCC unroll 16
     for (int t = 0; t < kRows; ++t) {
       const V x = P::set1(left[t][i]);
@@ -57,20 +86,43 @@ PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], const std::
   }
 }
 
+template <class P, int kRows, int N>
+PARE_INLINE void clear(typename P::V (&acc)[kRows][N]) {
+#pragma GCC unroll 16
+  for (int t = 0; t < kRows; ++t)
+#pragma GCC unroll 8
+    for (int v = 0; v < N; ++v) acc[t][v] = P::zero();
+}
+
 /// Scores of kRows queries against a page: [kRows][kKvPageTokens].
 template <class P, class T, int kRows, int N>
-PARE_INLINE void page_scores(const AttendArgs& a, const float* const (&queries)[kRows], const std::byte* keys,
+PARE_INLINE void page_scores(const AttendArgs& a, const float* const (&queries)[kRows], PageHalf keys,
                              float (*scores)[kKvPageTokens]) {
   using V = typename P::V;
+  constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
+  const V scale = P::set1(a.scale);
   for (int first = 0; first < kPageVectors; first += N) {
     V acc[kRows][N];
-#pragma GCC unroll 16
-    for (int t = 0; t < kRows; ++t)
+    clear<P>(acc);
+    if constexpr (T::kBlock == 0) {
+      accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kRowBytes, 0, a.head_dim, acc);
+    } else {
+      const PageHalf codes = keys + (T::scales_bytes(a.head_dim) + first * 16 * T::kBytes);
+      V part[kRows][N];
+      for (int64_t begin = 0; begin < a.head_dim; begin += T::kBlock) {
+        const int64_t end = begin + T::kBlock < a.head_dim ? begin + T::kBlock : a.head_dim;
+        clear<P>(part);
+        accumulate_outer<P, T, kRows, N>(queries, codes, kRowBytes, begin, end, part);
+        const PageHalf scales = keys + (begin / T::kBlock * T::kScaleRow + first * 16 * T::kScaleBytes);
+        scales.ask_for_next(0, N * 16 * T::kScaleBytes);
 #pragma GCC unroll 8
-      for (int v = 0; v < N; ++v) acc[t][v] = P::zero();
-    accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kKvPageTokens * T::kBytes, 0, a.head_dim,
-                                     acc);
-    const V scale = P::set1(a.scale);
+        for (int v = 0; v < N; ++v) {
+          const V block_scale = P::load_f16(scales.at + v * 16 * T::kScaleBytes);
+#pragma GCC unroll 16
+          for (int t = 0; t < kRows; ++t) acc[t][v] = P::fma(part[t][v], block_scale, acc[t][v]);
+        }
+      }
+    }
 #pragma GCC unroll 16
     for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
@@ -78,36 +130,43 @@ PARE_INLINE void page_scores(const AttendArgs& a, const float* const (&queries)[
   }
 }
 
-/// Scores to weights exp(s - m') in place; the state's maximum and sum move on. Returns the factor for what is summed.
-template <class P>
-PARE_INLINE float page_softmax(const State& state, int64_t tokens, float* scores) {
+/// Scores to weights exp(s - m') in place; the states' maxima and sums move on. change: the factors for what is summed.
+template <class P, int kRows>
+PARE_INLINE void page_softmax(const State (&states)[kRows], const int64_t* tokens, float (*scores)[kKvPageTokens],
+                              float* change) {
   using V = typename P::V;
+  static_assert(kRows <= 16);
   const V nothing = P::set1(-kInfinity);
-  V s[kPageVectors], best = nothing;
+  alignas(64) float now[kRows], less[16] = {};
+  for (int t = 0; t < kRows; ++t) {
+    V best = nothing;
 #pragma GCC unroll 4
-  for (int v = 0; v < kPageVectors; ++v) {
-    s[v] = P::keep_first(P::load(scores + v * 16), tokens - v * 16, nothing);
-    best = P::max(s[v], best);
+    for (int v = 0; v < kPageVectors; ++v) {
+      const V s = P::keep_first(P::load(scores[t] + v * 16), tokens[t] - v * 16, nothing);
+      P::store(scores[t] + v * 16, s);
+      best = P::max(s, best);
+    }
+    const float page = P::fold_max(best), before = *states[t].maximum;
+    now[t] = page > before ? page : before;
+    less[t] = before - now[t];
   }
-  const float page = P::fold_max(best), before = *state.maximum;
-  const float now = page > before ? page : before;
-  V sum = P::zero();
+  P::store(change, exponential<P>(P::load(less)));  // of all queries at once
+  for (int t = 0; t < kRows; ++t) {
+    V sum = P::zero();
 #pragma GCC unroll 4
-  for (int v = 0; v < kPageVectors; ++v) {
-    const V p = exponential<P>(P::sub(s[v], P::set1(now)));
-    P::store(scores + v * 16, p);
-    sum = P::add(sum, p);
+    for (int v = 0; v < kPageVectors; ++v) {
+      const V p = exponential<P>(P::sub(P::load(scores[t] + v * 16), P::set1(now[t])));
+      P::store(scores[t] + v * 16, p);
+      sum = P::add(sum, p);
+    }
+    *states[t].maximum = now[t];
+    *states[t].sum = *states[t].sum * change[t] + P::fold_add(sum);
   }
-  alignas(64) float change[16];
-  P::store(change, exponential<P>(P::set1(before - now)));
-  *state.maximum = now;
-  *state.sum = *state.sum * change[0] + P::fold_add(sum);
-  return change[0];
 }
 
 /// o += p v over tokens [begin, end) of a page, first scaled by `change` if it is given.
 template <class P, class T, int kRows, int N>
-PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&weights)[kRows], const std::byte* values,
+PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
                                      int64_t begin, int64_t end, const State (&states)[kRows], const float* change,
                                      int64_t column) {
   using V = typename P::V;
@@ -127,15 +186,42 @@ PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&w
     for (int v = 0; v < N; ++v) P::store(states[t].output + column + v * 16, acc[t][v]);
 }
 
+/// The same over columns [from, to).
 template <class P, class T, int kRows, int N>
-void page_values(const AttendArgs& a, const float* const (&weights)[kRows], const std::byte* values, int64_t begin,
-                 int64_t end, const State (&states)[kRows], const float* change) {
-  const int64_t columns = padded_value_dim(a.value_dim);
-  int64_t column = 0;
-  for (; column + N * 16 <= columns; column += N * 16)
+PARE_INLINE void page_values_range(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
+                                   int64_t begin, int64_t end, const State (&states)[kRows], const float* change,
+                                   int64_t from, int64_t to) {
+  int64_t column = from;
+  for (; column + N * 16 <= to; column += N * 16)
     page_values_columns<P, T, kRows, N>(a, weights, values, begin, end, states, change, column);
-  for (; column < columns; column += 16)
+  for (; column < to; column += 16)
     page_values_columns<P, T, kRows, 1>(a, weights, values, begin, end, states, change, column);
+}
+
+template <class P, class T, int kRows, int N>
+void page_values(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values, int64_t begin, int64_t end,
+                 const State (&states)[kRows], const float* change) {
+  const int64_t columns = padded_value_dim(a.value_dim);
+  if constexpr (T::kBlock == 0) {
+    page_values_range<P, T, kRows, N>(a, weights, values, begin, end, states, change, 0, columns);
+  } else {
+    constexpr int kVectors = N < T::kBlock / 16 ? N : T::kBlock / 16;
+    const PageHalf codes = values + T::scales_bytes(a.value_dim);
+    alignas(64) float scaled[kRows][kKvPageTokens];
+    const float* left[kRows];
+    for (int t = 0; t < kRows; ++t) left[t] = scaled[t];
+    for (int64_t column = 0; column < columns; column += T::kBlock) {
+      const PageHalf scales = values + column / T::kBlock * T::kScaleRow;
+      scales.ask_for_next(0, T::kScaleRow);
+#pragma GCC unroll 4
+      for (int v = 0; v < kPageVectors; ++v) {
+        const auto scale = P::load_f16(scales.at + v * 16 * T::kScaleBytes);
+        for (int t = 0; t < kRows; ++t) P::store(scaled[t] + v * 16, P::mul(P::load(weights[t] + v * 16), scale));
+      }
+      const int64_t end_column = column + T::kBlock < columns ? column + T::kBlock : columns;
+      page_values_range<P, T, kRows, kVectors>(a, left, codes, begin, end, states, change, column, end_column);
+    }
+  }
 }
 
 /// Vectors that kRows rows of accumulators leave room for: a power of two up to a page's.
@@ -148,50 +234,59 @@ constexpr int vectors_for(int rows) {
 
 /// One page for kRows queries that all see some of it; tokens[t] of it.
 template <class P, class T, int kRows>
-void attend_page(const AttendArgs& a, int64_t query, int64_t page, const int64_t* tokens) {
+void attend_page(const AttendArgs& a, int64_t span, int64_t query, int64_t page, int64_t next, const int64_t* tokens) {
   constexpr int N = vectors_for<P>(kRows);
   alignas(64) float scores[kRows][kKvPageTokens];
   const float *queries[kRows], *weights[kRows];
   State states[kRows];
-  float change[kRows];
+  alignas(64) float change[16];
   int64_t shared = kKvPageTokens;  // tokens that all of them see
   for (int t = 0; t < kRows; ++t) {
     queries[t] = a.queries[query + t];
     weights[t] = scores[t];
-    states[t] = state_of(a, query + t);
+    states[t] = state_of(a, span, query + t);
     if (tokens[t] < shared) shared = tokens[t];
   }
-  page_scores<P, T, kRows, N>(a, queries, a.key_pages[page], scores);
-  for (int t = 0; t < kRows; ++t) change[t] = page_softmax<P>(states[t], tokens[t], scores[t]);
-  page_values<P, T, kRows, N>(a, weights, a.value_pages[page], 0, shared, states, change);
+  const PageHalf keys{a.key_pages[page], a.key_pages[next]}, values{a.value_pages[page], a.value_pages[next]};
+  page_scores<P, T, kRows, N>(a, queries, keys, scores);
+  page_softmax<P, kRows>(states, tokens, scores, change);
+  page_values<P, T, kRows, N>(a, weights, values, 0, shared, states, change);
   // A value that a query does not see must not reach it, not even times zero: it may be infinite, or not there yet.
   for (int t = 0; t < kRows; ++t) {
     if (tokens[t] == shared) continue;
     const float* const one_weight[1] = {weights[t]};
     const State one_state[1] = {states[t]};
-    page_values<P, T, 1, vectors_for<P>(1)>(a, one_weight, a.value_pages[page], shared, tokens[t], one_state, nullptr);
+    page_values<P, T, 1, vectors_for<P>(1)>(a, one_weight, values, shared, tokens[t], one_state, nullptr);
   }
 }
 
 template <class P, class T, int kRows>
-PARE_INLINE void attend_page_of(int count, const AttendArgs& a, int64_t query, int64_t page, const int64_t* tokens) {
+PARE_INLINE void attend_page_of(int count, const AttendArgs& a, int64_t span, int64_t query, int64_t page, int64_t next,
+                                const int64_t* tokens) {
   if constexpr (kRows > 1) {
-    if (count < kRows) return attend_page_of<P, T, kRows - 1>(count, a, query, page, tokens);
+    if (count < kRows) return attend_page_of<P, T, kRows - 1>(count, a, span, query, page, next, tokens);
   }
-  attend_page<P, T, kRows>(a, query, page, tokens);
+  attend_page<P, T, kRows>(a, span, query, page, next, tokens);
 }
 
-template <class P, class T>
-void attend(const AttendArgs& a) {
+PARE_INLINE int64_t longest_visible(const AttendArgs& a) {
   int64_t longest = 0;
+  for (int64_t q = 0; q < a.query_count; ++q) longest = a.visible[q] > longest ? a.visible[q] : longest;
+  return longest;
+}
+
+/// One span, into states `to` of the scratch.
+template <class P, class T>
+void attend_span_to(const AttendArgs& a, int64_t span, int64_t to) {
   for (int64_t q = 0; q < a.query_count; ++q) {
-    const State state = state_of(a, q);
+    const State state = state_of(a, to, q);
     *state.maximum = -kInfinity;
     *state.sum = 0;
     std::memset(state.output, 0, static_cast<size_t>(padded_value_dim(a.value_dim)) * sizeof(float));
-    if (a.visible[q] > longest) longest = a.visible[q];
   }
-  for (int64_t page = 0; page * kKvPageTokens < longest; ++page) {
+  const int64_t pages = (longest_visible(a) + kKvPageTokens - 1) / kKvPageTokens;
+  for (int64_t page = span * kSpanPages; page < pages && page < (span + 1) * kSpanPages; ++page) {
+    const int64_t next = page + 1 < pages ? page + 1 : page;
     for (int64_t q = 0; q < a.query_count;) {
       // The longest run of queries that see some of this page, up to a tile.
       int64_t tokens[P::kAttendQueries];
@@ -205,19 +300,63 @@ void attend(const AttendArgs& a) {
         ++q;
         continue;
       }
-      attend_page_of<P, T, P::kAttendQueries>(count, a, q, page, tokens);
+      attend_page_of<P, T, P::kAttendQueries>(count, a, to, q, page, next, tokens);
       q += count;
     }
-  }
-  for (int64_t q = 0; q < a.query_count; ++q) {
-    const State state = state_of(a, q);
-    for (int d = 0; d < a.value_dim; ++d) a.outputs[q][d] = state.output[d] / *state.sum;
   }
 }
 
 template <class P, class T>
+void attend_span(const AttendArgs& a, int64_t span) {
+  attend_span_to<P, T>(a, span, span);
+}
+
+/// Adds a span's state `from` of the scratch to state 0 of every query that sees some of the span.
+template <class P>
+void merge_span(const AttendArgs& a, int64_t span, int64_t from) {
+  for (int64_t q = 0; q < a.query_count; ++q) {
+    if (a.visible[q] <= span * kKvSpanTokens) continue;
+    const State to = state_of(a, 0, q), add = state_of(a, from, q);
+    const float now = *add.maximum > *to.maximum ? *add.maximum : *to.maximum;
+    alignas(64) float kept[16], added[16];
+    P::store(kept, exponential<P>(P::set1(*to.maximum - now)));
+    P::store(added, exponential<P>(P::set1(*add.maximum - now)));
+    *to.maximum = now;
+    *to.sum = *to.sum * kept[0] + *add.sum * added[0];
+    for (int64_t d = 0; d < padded_value_dim(a.value_dim); d += 16) {
+      const auto before = P::mul(P::load(to.output + d), P::load(kept));
+      P::store(to.output + d, P::fma(P::load(add.output + d), P::load(added), before));
+    }
+  }
+}
+
+inline void divide_outputs(const AttendArgs& a) {
+  for (int64_t q = 0; q < a.query_count; ++q) {
+    const State state = state_of(a, 0, q);
+    for (int d = 0; d < a.value_dim; ++d) a.outputs[q][d] = state.output[d] / *state.sum;
+  }
+}
+
+template <class P>
+void merge_spans(const AttendArgs& a) {
+  for (int64_t span = 1; span < kv_spans(longest_visible(a)); ++span) merge_span<P>(a, span, span);
+  divide_outputs(a);
+}
+
+template <class P, class T>
+void attend(const AttendArgs& a) {
+  attend_span_to<P, T>(a, 0, 0);
+  for (int64_t span = 1; span < kv_spans(longest_visible(a)); ++span) {
+    attend_span_to<P, T>(a, span, 1);
+    merge_span<P>(a, span, 1);
+  }
+  divide_outputs(a);
+}
+
+template <class P, class T>
 constexpr KvFormat kv_format_of() {
-  return {T::kType, T::key_page_bytes, T::value_page_bytes, T::store_key, T::store_value, attend<P, T>};
+  return {T::kType,       T::key_page_bytes, T::value_page_bytes, T::store_key,
+          T::store_value, attend<P, T>,      attend_span<P, T>,   merge_spans<P>};
 }
 
 }  // namespace

@@ -22,8 +22,9 @@ const ElementwiseRow kElementwiseRows[] = {
 };
 
 const KvRow kKvRows[] = {
-    {kCpuAvx512, &avx512::kKvF16}, {kCpuAvx512, &avx512::kKvF32}, {kCpuAvx2, &avx2::kKvF16},
-    {kCpuAvx2, &avx2::kKvF32},     {kCpuNone, &generic::kKvF16},  {kCpuNone, &generic::kKvF32},
+    {kCpuAvx512, &avx512::kKvF16}, {kCpuAvx512, &avx512::kKvF32}, {kCpuAvx512, &avx512::kKvQ8_0},
+    {kCpuAvx2, &avx2::kKvF16},     {kCpuAvx2, &avx2::kKvF32},     {kCpuAvx2, &avx2::kKvQ8_0},
+    {kCpuNone, &generic::kKvF16},  {kCpuNone, &generic::kKvF32},  {kCpuNone, &generic::kKvQ8_0},
 };
 
 const InputRow kInputRows[] = {
