@@ -67,8 +67,9 @@ PARE_INLINE State state_of(const AttendArgs& a, int64_t span, int64_t query) {
 }
 
 /// acc[t][v] += sum over i in [begin, end) of left[t][i] * right[i][v], ascending: rows of kRows queries against N
-/// vectors of a matrix whose rows are row_bytes apart.
-template <class P, class T, int kRows, int N>
+/// vectors of a matrix whose rows are row_bytes apart. Each kShared vectors have a left of their own, kKvPageTokens
+/// after the one before.
+template <class P, class T, int kRows, int N, int kShared = N>
 PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], PageHalf right, int64_t row_bytes, int64_t begin,
                                   int64_t end, typename P::V (&acc)[kRows][N]) {
   using V = typename P::V;
@@ -78,11 +79,13 @@ PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], PageHalf ri
     for (int v = 0; v < N; ++v) w[v] = T::template load<P>(right.at + i * row_bytes + v * 16 * T::kBytes);
     right.ask_for_next(i * row_bytes, N * 16 * T::kBytes);
 #pragma GCC unroll 16
-    for (int t = 0; t < kRows; ++t) {
-      const V x = P::set1(left[t][i]);
+    for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
-      for (int v = 0; v < N; ++v) acc[t][v] = P::fma(x, w[v], acc[t][v]);
-    }
+      for (int first = 0; first < N; first += kShared) {
+        const V x = P::set1(left[t][i + first / kShared * kKvPageTokens]);
+#pragma GCC unroll 8
+        for (int v = first; v < first + kShared; ++v) acc[t][v] = P::fma(x, w[v], acc[t][v]);
+      }
   }
 }
 
@@ -96,8 +99,8 @@ PARE_INLINE void clear(typename P::V (&acc)[kRows][N]) {
 
 /// Scores of kRows queries against a page: [kRows][kKvPageTokens].
 template <class P, class T, int kRows, int N>
-PARE_INLINE void page_scores(const AttendArgs& a, const float* const (&queries)[kRows], PageHalf keys,
-                             float (*scores)[kKvPageTokens]) {
+__attribute__((noinline)) void page_scores(const AttendArgs& a, const float* const (&queries)[kRows], PageHalf keys,
+                                           float (*scores)[kKvPageTokens]) {
   using V = typename P::V;
   constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
   const V scale = P::set1(a.scale);
@@ -132,8 +135,8 @@ PARE_INLINE void page_scores(const AttendArgs& a, const float* const (&queries)[
 
 /// Scores to weights exp(s - m') in place; the states' maxima and sums move on. change: the factors for what is summed.
 template <class P, int kRows>
-PARE_INLINE void page_softmax(const State (&states)[kRows], const int64_t* tokens, float (*scores)[kKvPageTokens],
-                              float* change) {
+__attribute__((noinline)) void page_softmax(const State (&states)[kRows], const int64_t* tokens,
+                                            float (*scores)[kKvPageTokens], float* change) {
   using V = typename P::V;
   static_assert(kRows <= 16);
   const V nothing = P::set1(-kInfinity);
@@ -164,12 +167,13 @@ PARE_INLINE void page_softmax(const State (&states)[kRows], const int64_t* token
   }
 }
 
-/// o += p v over tokens [begin, end) of a page, first scaled by `change` if it is given.
+/// o += p v over tokens [begin, end) of a page and N * 16 columns, first scaled by `change` if it is given.
 template <class P, class T, int kRows, int N>
 PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
                                      int64_t begin, int64_t end, const State (&states)[kRows], const float* change,
                                      int64_t column) {
   using V = typename P::V;
+  const int64_t row_bytes = padded_value_dim(a.value_dim) * T::kBytes;
   V acc[kRows][N];
 #pragma GCC unroll 16
   for (int t = 0; t < kRows; ++t)
@@ -178,50 +182,38 @@ PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&w
       acc[t][v] = P::load(states[t].output + column + v * 16);
       if (change) acc[t][v] = P::mul(acc[t][v], P::set1(change[t]));
     }
-  accumulate_outer<P, T, kRows, N>(weights, values + column * T::kBytes, padded_value_dim(a.value_dim) * T::kBytes,
-                                   begin, end, acc);
+  if constexpr (T::kBlock == 0) {
+    accumulate_outer<P, T, kRows, N>(weights, values + column * T::kBytes, row_bytes, begin, end, acc);
+  } else {
+    constexpr int kShared = N < T::kBlock / 16 ? N : T::kBlock / 16;
+    const PageHalf scales = values + column / T::kBlock * T::kScaleRow;
+    alignas(64) float scaled[kRows][N / kShared * kKvPageTokens];
+    const float* left[kRows];
+    for (int t = 0; t < kRows; ++t) left[t] = scaled[t];
+    scales.ask_for_next(0, N / kShared * T::kScaleRow);
+    for (int i = 0; i < N / kShared * kKvPageTokens; i += 16) {
+      const V scale = P::load_f16(scales.at + i * T::kScaleBytes);
+      for (int t = 0; t < kRows; ++t) P::store(scaled[t] + i, P::mul(P::load(weights[t] + i % kKvPageTokens), scale));
+    }
+    const PageHalf codes = values + (T::scales_bytes(a.value_dim) + column * T::kBytes);
+    accumulate_outer<P, T, kRows, N, kShared>(left, codes, row_bytes, begin, end, acc);
+  }
 #pragma GCC unroll 16
   for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
     for (int v = 0; v < N; ++v) P::store(states[t].output + column + v * 16, acc[t][v]);
 }
 
-/// The same over columns [from, to).
 template <class P, class T, int kRows, int N>
-PARE_INLINE void page_values_range(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
-                                   int64_t begin, int64_t end, const State (&states)[kRows], const float* change,
-                                   int64_t from, int64_t to) {
-  int64_t column = from;
-  for (; column + N * 16 <= to; column += N * 16)
-    page_values_columns<P, T, kRows, N>(a, weights, values, begin, end, states, change, column);
-  for (; column < to; column += 16)
-    page_values_columns<P, T, kRows, 1>(a, weights, values, begin, end, states, change, column);
-}
-
-template <class P, class T, int kRows, int N>
-void page_values(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values, int64_t begin, int64_t end,
-                 const State (&states)[kRows], const float* change) {
+__attribute__((noinline)) void page_values(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
+                                           int64_t begin, int64_t end, const State (&states)[kRows],
+                                           const float* change) {
   const int64_t columns = padded_value_dim(a.value_dim);
-  if constexpr (T::kBlock == 0) {
-    page_values_range<P, T, kRows, N>(a, weights, values, begin, end, states, change, 0, columns);
-  } else {
-    constexpr int kVectors = N < T::kBlock / 16 ? N : T::kBlock / 16;
-    const PageHalf codes = values + T::scales_bytes(a.value_dim);
-    alignas(64) float scaled[kRows][kKvPageTokens];
-    const float* left[kRows];
-    for (int t = 0; t < kRows; ++t) left[t] = scaled[t];
-    for (int64_t column = 0; column < columns; column += T::kBlock) {
-      const PageHalf scales = values + column / T::kBlock * T::kScaleRow;
-      scales.ask_for_next(0, T::kScaleRow);
-#pragma GCC unroll 4
-      for (int v = 0; v < kPageVectors; ++v) {
-        const auto scale = P::load_f16(scales.at + v * 16 * T::kScaleBytes);
-        for (int t = 0; t < kRows; ++t) P::store(scaled[t] + v * 16, P::mul(P::load(weights[t] + v * 16), scale));
-      }
-      const int64_t end_column = column + T::kBlock < columns ? column + T::kBlock : columns;
-      page_values_range<P, T, kRows, kVectors>(a, left, codes, begin, end, states, change, column, end_column);
-    }
-  }
+  int64_t column = 0;
+  for (; column + N * 16 <= columns; column += N * 16)
+    page_values_columns<P, T, kRows, N>(a, weights, values, begin, end, states, change, column);
+  for (; column < columns; column += 16)
+    page_values_columns<P, T, kRows, 1>(a, weights, values, begin, end, states, change, column);
 }
 
 /// Vectors that kRows rows of accumulators leave room for: a power of two up to a page's.
