@@ -7,7 +7,7 @@ namespace pare::kernels {
 namespace {
 
 /// The sequence that stands for a dot product without sdot.
-struct NeonDot {
+struct NeonPairs {
   using V = int32x4_t;
   static constexpr int kLanes = 16;
   static PARE_INLINE V set1(int x) { return vreinterpretq_s32_s8(vdupq_n_s8(static_cast<int8_t>(x))); }
@@ -23,7 +23,7 @@ struct NeonDot {
 
 namespace neon {
 constinit const FloatLoops kFloatLoops = float_loops<Neon, 6>();
-constinit const Int8Loops kInt8Loops = int8_loops<NeonDot, 8>();
+constinit const Int8Loops kInt8Loops = int8_loops<NeonPairs, 8>();
 }  // namespace neon
 
 }  // namespace pare::kernels

@@ -50,11 +50,10 @@ struct Neon {
             vcvt_high_f32_f16(high)};
   }
   static PARE_INLINE V load_bf16(const std::byte* p) {
-    const uint8x16_t zero = vdupq_n_u8(0);
     const uint16x8_t low = vreinterpretq_u16_u8(bytes(p)), high = vreinterpretq_u16_u8(bytes(p + 16));
-    const uint16x8_t none = vreinterpretq_u16_u8(zero);
-    return {vreinterpretq_f32_u16(vzip1q_u16(none, low)), vreinterpretq_f32_u16(vzip2q_u16(none, low)),
-            vreinterpretq_f32_u16(vzip1q_u16(none, high)), vreinterpretq_f32_u16(vzip2q_u16(none, high))};
+    return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(low), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(low, 16)),
+            vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(high), 16)),
+            vreinterpretq_f32_u32(vshll_high_n_u16(high, 16))};
   }
   static PARE_INLINE V from_int8(int8x16_t v) {
     const int16x8_t low = vmovl_s8(vget_low_s8(v)), high = vmovl_high_s8(v);
@@ -119,10 +118,15 @@ struct Neon {
   }
 };
 
+/// For dot products, whose sums leave registers to more activation rows than int16 ones do.
+struct NeonDot : Neon {
+  static constexpr int kBlockInputs = 3;
+};
+
 /// Codes of 4 columns of 16 rows in four registers.
-template <bool kSignedCodes>
+template <class Primitives, bool kSignedCodes>
 struct NeonCodes {
-  using P = Neon;
+  using P = Primitives;
   struct Bytes {
     uint8x16_t part[4];  // 4 rows each
   };
@@ -185,7 +189,7 @@ struct NeonSums {
 
 /// Products of bytes are int16, a row's four in four lanes, which hold the sums of kRoom steps and of neighbours; only
 /// then are they widened. Full codes have room for one: 2 * 128 * 127 = 32512.
-struct NeonInt8 : NeonCodes<true> {
+struct NeonInt8 : NeonCodes<Neon, true> {
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);

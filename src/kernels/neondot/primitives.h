@@ -5,7 +5,7 @@ namespace pare::kernels {
 namespace {
 
 /// sdot adds four products of signed bytes to an int32 lane, without saturation; small codes are the same as signed.
-struct NeonDotInt8 : NeonCodes<true> {
+struct NeonDotInt8 : NeonCodes<NeonDot, true> {
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     template <int kStep>

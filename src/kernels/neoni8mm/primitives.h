@@ -7,7 +7,7 @@ namespace {
 /// usdot adds four products of unsigned weight codes and signed activation codes to an int32 lane, so that codes are
 /// multiplied as they are stored. Not smmla, which multiplies 8 neighbouring columns of two rows with those of two
 /// activation rows: here 4 columns of a row are neighbours, and a Sum belongs to one activation row.
-struct NeonI8mmInt8 : NeonCodes<false> {
+struct NeonI8mmInt8 : NeonCodes<NeonDot, false> {
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     template <int kStep>
