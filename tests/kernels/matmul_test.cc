@@ -191,12 +191,12 @@ std::vector<std::byte> blocks_of(DType type, int64_t count, uint16_t scale, uint
 TEST(Matmul, ExtremeCodesDoNotOverflow) {
   const int64_t rows = 17, columns = 64;
   for (float x : {1.0f, -1.0f})
-    for (int code : {-128, -127, 127, 0}) {
+    for (int code : {-128, -127, 127, 0, -1}) {
       const std::vector<float> input(columns, x);
-      const auto bytes = blocks_of(DType::kQ8_0, rows * columns / 32, 0x3c00, static_cast<uint8_t>(code));
-      check({DType::kQ8_0, rows, columns, 1}, bytes, input, true);
-      const auto nibbles = blocks_of(DType::kQ4_0, rows * columns / 32, 0x3c00, static_cast<uint8_t>(code));
-      check({DType::kQ4_0, rows, columns, 1}, nibbles, input, true);
+      for (DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ5_0}) {
+        const auto bytes = blocks_of(type, rows * columns / 32, 0x3c00, static_cast<uint8_t>(code));
+        check({type, rows, columns, 1}, bytes, input, true);
+      }
     }
 }
 

@@ -1,36 +1,43 @@
 #include "kernels/tables.h"
 #include "kernels/family.h"
 
-// The portable kernels, which the compiler makes NEON of; rows of hand-written ones come before them.
-
 namespace pare::kernels {
 namespace {
 
 const ProductsRow kProducts[] = {
+    {kCpuNeon | kCpuI8mm, &neoni8mm::kBlocks},
+    {kCpuNeon | kCpuDotprod, &neondot::kBlocks},
+    {kCpuNeon, &neon::kFloats},
+    {kCpuNeon, &neon::kBlocks},
     {kCpuNone, &generic::kFloats},
     {kCpuNone, &generic::kBlocks},
 };
 
 const ElementwiseRow kElementwiseRows[] = {
+    {kCpuNeon, &neon::kElementwise},
     {kCpuNone, &generic::kElementwise},
 };
 
 const KvRow kKvRows[] = {
-    {kCpuNone, &generic::kKvF16},
-    {kCpuNone, &generic::kKvF32},
-    {kCpuNone, &generic::kKvQ8_0},
+    {kCpuNeon, &neon::kKvF16},    {kCpuNeon, &neon::kKvF32},    {kCpuNeon, &neon::kKvQ8_0},
+    {kCpuNone, &generic::kKvF16}, {kCpuNone, &generic::kKvF32}, {kCpuNone, &generic::kKvQ8_0},
 };
 
+// The portable preparation is plain loops, which the compiler makes NEON of.
 const InputRow kInputRows[] = {
     {kCpuNone, &kFloatInput},
     {kCpuNone, &generic::kInt8Block},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {
+    {kCpuNeon, &neon::kFloatLoops},
     {kCpuNone, &generic::kFloatLoops},
 };
 
 const Int8LoopsRow kInt8LoopsRows[] = {
+    {kCpuNeon | kCpuI8mm, &neoni8mm::kInt8Loops},
+    {kCpuNeon | kCpuDotprod, &neondot::kInt8Loops},
+    {kCpuNeon, &neon::kInt8Loops},
     {kCpuNone, &generic::kInt8Loops},
 };
 

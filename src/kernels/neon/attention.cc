@@ -1,0 +1,12 @@
+#include "kernels/neon/primitives.h"
+// The primitives come first.
+#include "kernels/generic/attention.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels::neon {
+
+constinit const KvFormat kKvF32 = kv_format_of<Neon, KvF32>();
+constinit const KvFormat kKvF16 = kv_format_of<Neon, KvF16>();
+constinit const KvFormat kKvQ8_0 = kv_format_of<Neon, KvQ8_0>();
+
+}  // namespace pare::kernels::neon

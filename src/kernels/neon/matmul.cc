@@ -1,0 +1,17 @@
+#include "kernels/neon/primitives.h"
+// The primitives come first.
+#include "kernels/generic/block_matmul.inl.h"
+#include "kernels/generic/float_matmul.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels::neon {
+namespace {
+
+constinit const FloatPackings kFloatPackings = float_packings<Neon>("neon");
+constinit const BlockPackings kBlockPackings = block_packings<NeonInt8>("neon");
+
+}  // namespace
+
+constinit const std::span<const Packing> kFloats = kFloatPackings.all, kBlocks = kBlockPackings.all;
+
+}  // namespace pare::kernels::neon

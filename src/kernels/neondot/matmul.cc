@@ -1,0 +1,15 @@
+#include "kernels/neondot/primitives.h"
+// The primitives come first.
+#include "kernels/generic/block_matmul.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels::neondot {
+namespace {
+
+constinit const BlockPackings kBlockPackings = block_packings<NeonDotInt8>("dotprod");
+
+}  // namespace
+
+constinit const std::span<const Packing> kBlocks = kBlockPackings.all;
+
+}  // namespace pare::kernels::neondot

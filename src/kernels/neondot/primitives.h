@@ -1,0 +1,21 @@
+#pragma once
+#include "kernels/neon/primitives.h"
+
+namespace pare::kernels {
+namespace {
+
+/// sdot adds four products of signed bytes to an int32 lane, without saturation; small codes are the same as signed.
+struct NeonDotInt8 : NeonCodes<NeonDot, true> {
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum : NeonSums {
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
+      const int8x16_t x = four_steps<kStep>(codes);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) part[i] = vdotq_laneq_s32(part[i], vreinterpretq_s8_u8(w.part[i]), x, kStep % 4);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace pare::kernels

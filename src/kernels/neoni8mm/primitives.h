@@ -1,0 +1,23 @@
+#pragma once
+#include "kernels/neon/primitives.h"
+
+namespace pare::kernels {
+namespace {
+
+/// usdot adds four products of unsigned weight codes and signed activation codes to an int32 lane, so that codes are
+/// multiplied as they are stored. Not smmla, which multiplies 8 neighbouring columns of two rows with those of two
+/// activation rows: here 4 columns of a row are neighbours, and a Sum belongs to one activation row.
+struct NeonI8mmInt8 : NeonCodes<NeonDot, false> {
+  template <bool kFull, int kLargest, int kSteps>
+  struct Sum : NeonSums {
+    template <int kStep>
+    PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
+      const int8x16_t x = four_steps<kStep>(codes);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) part[i] = vusdotq_laneq_s32(part[i], w.part[i], x, kStep % 4);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace pare::kernels
