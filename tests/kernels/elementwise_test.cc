@@ -181,7 +181,7 @@ TEST(Elementwise, ExpShiftedSums) {
       out.push_back(total);
       if (path == kCpuNone) generic = out;
       expect_same(out, generic, describe(path));
-      EXPECT_NEAR(total, sum, 1e-6 * sum);
+      EXPECT_NEAR(total, sum, 3e-6 * sum);  // thousands of additions
     }
   }
 }

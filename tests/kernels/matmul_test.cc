@@ -249,14 +249,14 @@ TEST(InputFormat, EveryPathPreparesTheSame) {
     const InputFormatInfo& generic = input_format(InputFormat::kInt8Block, kCpuNone);
     auto input = normal_values(random, columns, std::exp(random.normal() * 10));
     if (columns == 96) input[40] = std::numeric_limits<float>::quiet_NaN();
-    std::vector<std::byte> expected(static_cast<size_t>(generic.row_bytes(columns))), got(expected);
-    generic.prepare(input.data(), columns, expected.data());
+    std::vector<Int8Block> expected(static_cast<size_t>(columns) / 32), got(expected);
+    ASSERT_EQ(static_cast<size_t>(generic.row_bytes(columns)), expected.size() * sizeof(Int8Block));
+    generic.prepare(input.data(), columns, reinterpret_cast<std::byte*>(expected.data()));
     for (CpuFeatures path : paths_here()) {
-      input_format(InputFormat::kInt8Block, path).prepare(input.data(), columns, got.data());
-      for (int64_t b = 0; b < columns / 32; ++b) {
-        Int8Block e, g;
-        std::memcpy(&e, expected.data() + b * 64, 64);
-        std::memcpy(&g, got.data() + b * 64, 64);
+      input_format(InputFormat::kInt8Block, path)
+          .prepare(input.data(), columns, reinterpret_cast<std::byte*>(got.data()));
+      for (size_t b = 0; b < expected.size(); ++b) {
+        const Int8Block &e = expected[b], &g = got[b];
         ASSERT_EQ(std::memcmp(e.codes, g.codes, 32), 0) << describe(path);
         ASSERT_TRUE(same_bits(e.scale, g.scale)) << describe(path);
         ASSERT_EQ(e.minus_sum, g.minus_sum) << describe(path);

@@ -1,7 +1,7 @@
 // Writes a model's logits at every position, for tests that compare them with another implementation.
 //
-//   tool_logits MODEL --tokens FILE|- --out FILE [--kv f16|f32|q8_0] [--threads N] [--chunk N] [--batch] [--drop-attention
-//   L,..]
+//   tool_logits MODEL --tokens FILE|- --out FILE [--kv f16|f32|q8_0] [--threads N] [--chunk N] [--batch]
+//   [--drop-attention L,..]
 //
 // Tokens are JSON: a list of sequences, each a list of ids. The output holds float32, little endian: every sequence's
 // [tokens, vocabulary] one after another.
