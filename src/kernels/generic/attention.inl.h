@@ -45,8 +45,11 @@ struct KvQ8_0 : PagesQ8_0 {
   }
 };
 
-/// Keys or values of a page, and where what is read in their place a page later lies, which is asked for meanwhile:
-/// hardware does not foresee where a head's next page begins.
+// Rows of a page that the second-level cache is asked for before they are read: it takes the time of a few to answer.
+constexpr int64_t kRowsAhead = 8;
+
+/// Keys or values of a page, and where what is read in their place a page later lies, which memory is asked for
+/// meanwhile: hardware does not foresee where a head's next page begins.
 struct PageHalf {
   const std::byte* at;
   const std::byte* next;
@@ -54,6 +57,11 @@ struct PageHalf {
   PARE_INLINE PageHalf operator+(int64_t bytes) const { return {at + bytes, next + bytes}; }
   PARE_INLINE void ask_for_next(int64_t offset, int64_t bytes) const {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + offset + i, 0, kSecondLevel);
+  }
+  PARE_INLINE void ask_for_rows(int64_t offset, int64_t row_bytes, int64_t bytes) const {
+    for (int64_t i = 0; i < bytes; i += 64)
+      __builtin_prefetch(at + offset + kRowsAhead * row_bytes + i, 0, kFirstLevel);
+    ask_for_next(offset, bytes);
   }
 };
 
@@ -77,7 +85,7 @@ PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], PageHalf ri
     V w[N];
 #pragma GCC unroll 8
     for (int v = 0; v < N; ++v) w[v] = T::template load<P>(right.at + i * row_bytes + v * 16 * T::kBytes);
-    right.ask_for_next(i * row_bytes, N * 16 * T::kBytes);
+    right.ask_for_rows(i * row_bytes, row_bytes, N * 16 * T::kBytes);
 #pragma GCC unroll 16
     for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
