@@ -15,7 +15,7 @@ def server(model, context=1024):
     parameters.model.path = str(model)
     parameters.n_ctx = context
     parameters.n_parallel = 1
-    parameters.cpuparams.n_threads = 2
+    parameters.cpuparams.n_threads = 1  # its threads wait spinning: with other tests beside it, two are slower
     parameters.warmup = False
     # Its own rounding off where it can be turned off; it still rounds activations to f16 for products with f16 weights.
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
