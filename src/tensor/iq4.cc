@@ -12,7 +12,6 @@ namespace {
 
 // IQ4_NL: value = d * kIq4Values[q], byte i holding values i and i + 16.
 struct BlockNl {
-  static constexpr int kValues = 32;
   uint16_t d;  // f16
   uint8_t q[16];
 };
