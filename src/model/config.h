@@ -35,6 +35,18 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+/// What a model's linear layers do to their inputs, beyond what a kernel does for its own purposes.
+enum class ActivationQuantization : uint8_t {
+  kNone,
+  kInt8Row  // BitNet b1.58: each token's row x becomes round(x * s), s = 127 / max(absmax, 1e-5), half to even
+};
+
+/// What the linear layers of a module mean.
+struct LinearConfig {
+  ActivationQuantization activations = ActivationQuantization::kNone;
+  bool operator==(const LinearConfig&) const = default;
+};
+
 enum class AttentionKind : uint8_t { kSoftmax };
 
 struct AttentionConfig {
@@ -42,6 +54,7 @@ struct AttentionConfig {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // of scores, usually 1 / sqrt(head_dim)
   bool qkv_bias = false, output_bias = false;
+  LinearConfig linear;
   RopeConfig rope;
   bool operator==(const AttentionConfig&) const = default;
 };
@@ -52,6 +65,7 @@ struct MlpConfig {
   int64_t width = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;
+  LinearConfig linear;
   bool operator==(const MlpConfig&) const = default;
 };
 

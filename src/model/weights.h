@@ -64,6 +64,7 @@ class WeightTensor {
   std::string name;  // as the file calls it, for messages
   DType type = DType::kF32;
   Shape shape;
+  float scale = 1;                               // values are what is stored times this (ternary weights)
   std::span<const std::byte> mapped;             // the bytes in place; empty if made
   std::shared_ptr<const void> owner;             // keeps the mapping (or what `make` reads) alive
   std::function<std::vector<std::byte>()> make;  // set if not mapped
