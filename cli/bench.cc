@@ -14,7 +14,8 @@ namespace {
 struct BenchOptions {
   std::filesystem::path model;
   std::string shape;
-  std::optional<DType> weights;
+  std::optional<DType> weights, head;
+  bool ternary = false;  // --weights ternary
   std::vector<int> threads;
   SpeedOptions speed;
 };
@@ -25,6 +26,7 @@ struct Subject {
   std::optional<Checkpoint> checkpoint;
   ModelConfig config;
   DType type = DType::kQ8_0;  // of random matrices
+  DType head = DType::kQ8_0;  // of the random embedding and output matrix
   std::string types;          // for people
   int64_t parameters = 0, bytes = 0;
 };
@@ -49,14 +51,22 @@ Subject from_shape(const BenchOptions& options) {
   if (!config) throw UsageError(fmt::format("unknown shape '{}'; known are {}", options.shape, shape_names()));
   subject.name = options.shape;
   subject.config = *config;
-  subject.type = options.weights.value_or(DType::kQ8_0);
-  subject.types = fmt::format("{}, random weights", info(subject.type).name);
+  subject.type = options.ternary ? DType::kTQ2_0 : options.weights.value_or(DType::kQ8_0);
+  subject.types = fmt::format("{}, random weights", options.ternary ? "ternary" : info(subject.type).name);
+  if (options.ternary) {
+    for (LayerConfig& layer : subject.config.layers) {
+      layer.attention->linear.activations = layer.mlp->linear.activations = ActivationQuantization::kInt8Row;
+    }
+  }
+  const DType head = options.head.value_or(options.ternary ? DType::kQ6_K : subject.type);
+  if (head != subject.type) subject.types = fmt::format("{} and {} head", subject.types, info(head).name);
   for (const WeightId id : expected_weights(*config)) {
     const int64_t count = expected_shape(*config, id)->count();
     subject.parameters += count;
-    const DTypeInfo& stored = info(info(id.kind).matrix ? subject.type : DType::kF32);
+    const DTypeInfo& stored = info(!info(id.kind).matrix ? DType::kF32 : id.layer < 0 ? head : subject.type);
     subject.bytes += static_cast<int64_t>(static_cast<double>(count) * stored.bits_per_value() / 8);
   }
+  subject.head = head;
   const int64_t available = available_memory();
   if (available > 0 && subject.bytes > available) {
     fail("{} in {} takes {}, but only {} of memory are available", options.shape, info(subject.type).name,
@@ -166,14 +176,19 @@ SpeedReport measure(const Subject& subject, int threads, const BenchOptions& opt
   ThreadPool pool(threads);
   LoadOptions load;
   load.progress = &common.stoppable_progress();
-  const auto model = subject.checkpoint ? Model::load(*subject.checkpoint, pool, load)
-                                        : Model::random(subject.config, subject.type, pool, 1);
+  load.kernel = common.kernel;
+  const auto model = subject.checkpoint
+                         ? Model::load(*subject.checkpoint, pool, load)
+                         : Model::random(subject.config, subject.type, pool, 1, {subject.head, common.kernel});
   return measure_speed(*model, options.speed, common.progress(), common.cancel(), peak_memory);
 }
 
 void bench(BenchOptions& options, Common& common) {
   if (options.model.empty() == options.shape.empty()) {
     throw UsageError("give either a MODEL or --shape NAME (see pare bench --help)");
+  }
+  if (options.shape.empty() && (options.ternary || options.head)) {
+    throw UsageError("--weights ternary and --head are for --shape; a MODEL's types change with --weights TYPE");
   }
   if (options.threads.empty()) options.threads = {common.thread_count()};
   const Subject subject = options.shape.empty() ? from_file(options, common) : from_shape(options);
@@ -221,8 +236,20 @@ void add_bench_command(CLI::App& app, Common& common) {
   command
       ->add_option("--shape", options->shape, "Random weights of a published model's shape instead: " + shape_names())
       ->type_name("NAME");
-  add_dtype_option(command, "-w,--weights", options->weights,
-                   "Measure with matrices of this type (default for shapes: q8_0)");
+  command
+      ->add_option_function<std::string>(
+          "-w,--weights",
+          [options](const std::string& name) {
+            options->ternary = name == "ternary";
+            if (!options->ternary) options->weights = parse_dtype("--weights", name);
+          },
+          "Measure with matrices of this type (default for shapes: q8_0); with --shape also ternary, as BitNet b1.58 "
+          "runs them")
+      ->type_name("TYPE");
+  add_dtype_option(command, "--head", options->head,
+                   "With --shape: the type of the embedding and output matrices (default: as the others, q6_k with "
+                   "ternary)");
+  add_kernel_option(command, common);
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 24);
   auto& speed = options->speed;
   command->add_option("--prompt", speed.prompts, "Lengths of prompts to measure")

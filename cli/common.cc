@@ -170,16 +170,25 @@ void write_output(const Checkpoint& checkpoint, const std::filesystem::path& out
   }
 }
 
+DType parse_dtype(const std::string& option, const std::string& name) {
+  const DTypeInfo* found = find_dtype(name);
+  if (!found) throw CLI::ValidationError(option, fmt::format("'{}' is not one of {}", name, dtype_names()));
+  return found->type;
+}
+
+CLI::Option* add_kernel_option(CLI::App* command, Common& common) {
+  return command
+      ->add_option("--kernel", common.kernel,
+                   "Layout of ternary weights in memory: i2, t3, ... (default: the fastest here, see "
+                   "pare inspect --kernels)")
+      ->type_name("NAME");
+}
+
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
                               const std::string& description) {
   return command
       ->add_option_function<std::string>(
-          name,
-          [&type, name](const std::string& text) {
-            const DTypeInfo* found = find_dtype(text);
-            if (!found) throw CLI::ValidationError(name, fmt::format("'{}' is not one of {}", text, dtype_names()));
-            type = found->type;
-          },
+          name, [&type, name](const std::string& text) { type = parse_dtype(name, text); },
           description + ": " + dtype_names())
       ->type_name("TYPE");
 }
@@ -199,6 +208,7 @@ LoadedModel load_model(Checkpoint checkpoint, Common& common) {
   loaded.pool = std::make_unique<ThreadPool>(common.thread_count());
   LoadOptions options;
   options.progress = &common.stoppable_progress();
+  options.kernel = common.kernel;
   loaded.model = Model::load(loaded.checkpoint, *loaded.pool, options);
   if (loaded.checkpoint.tokenizer) loaded.tokenizer = std::make_unique<Tokenizer>(*loaded.checkpoint.tokenizer);
   throw_if_cancelled(common.cancel());

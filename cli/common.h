@@ -36,6 +36,7 @@ class Common {
   int64_t context = 0;  // --ctx; 0 = the command's own choice
   bool json = false;    // --json: only JSON on standard output
   bool quiet = false;   // --quiet: no progress, no remarks
+  std::string kernel;   // --kernel: see WeightStore
 
   Common();
   int thread_count() const;
@@ -106,6 +107,10 @@ CLI::Option* add_for_option(CLI::App* command, GgufReader& reader);
 void check_reader(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader);
 /// Writes the result of a command, with its progress, and remarks on what stock llama.cpp would need.
 void write_output(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader, Common& common);
+/// A storage type by name. Throws CLI::ValidationError.
+DType parse_dtype(const std::string& option, const std::string& name);
+/// --kernel NAME, for what runs a model.
+CLI::Option* add_kernel_option(CLI::App* command, Common& common);
 /// An option whose value is the name of a storage type.
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
                               const std::string& description);

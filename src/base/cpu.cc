@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -41,6 +43,12 @@ uint64_t saved_registers() {
   return static_cast<uint64_t>(high) << 32 | low;
 }
 
+/// Linux gives a process the tile registers when it asks for them, before it starts threads that use them.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 CpuFeatures detect() {
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return kCpuNone;
@@ -62,7 +70,7 @@ CpuFeatures detect() {
     if (c7 >> 11 & 1) found |= kCpuAvx512Vnni;
     if (c7 >> 1 & 1) found |= kCpuAvx512Vbmi;
     if (a71 >> 5 & 1) found |= kCpuAvx512Bf16;
-    if (tiles && (d7 >> 24 & 1) && (d7 >> 25 & 1)) found |= kCpuAmxInt8;
+    if (tiles && (d7 >> 24 & 1) && (d7 >> 25 & 1) && may_use_tiles()) found |= kCpuAmxInt8;
   }
   return found;
 }
@@ -127,6 +135,20 @@ std::string describe(CpuFeatures features) {
     if (features & feature) text += (text.empty() ? "" : " ") + std::string(name);
   }
   return text.empty() ? "generic" : text;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  // x86 has a name; ARM the numbers of who made it and which part it is.
+  std::string name, implementer, part, line;
+  while (std::getline(file, line)) {
+    const auto value = [&] { return line.substr(std::min(line.size(), line.find(':') + 2)); };
+    if (line.starts_with("model name") && name.empty()) name = value();
+    if (line.starts_with("CPU implementer") && implementer.empty()) implementer = value();
+    if (line.starts_with("CPU part") && part.empty()) part = value();
+  }
+  if (name.empty() && !part.empty()) name = "ARM " + implementer + " " + part;
+  return name.empty() ? "unknown" : name;
 }
 
 int usable_cores() {

@@ -36,6 +36,9 @@ CpuFeatures features_of_isa(const std::string& isa);
 /// "avx2 avx512 avx512vnni", for people to read.
 std::string describe(CpuFeatures features);
 
+/// What the processor calls itself, "unknown" if it does not; for people, and to tell machines apart.
+std::string cpu_name();
+
 /// Cores this process may use: the smaller of its affinity mask and its cgroup's CPU quota (rounded up), at least 1.
 int usable_cores();
 

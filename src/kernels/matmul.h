@@ -17,10 +17,13 @@ namespace pare::kernels {
 
 /// How a product wants its activations prepared; prepared once and shared by every weight that reads them.
 enum class InputFormat : uint8_t {
-  kFloat,     // float32 as they are, 4 bytes a value: nothing to prepare
-  kInt8Block  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of
-              // codes
+  kFloat,      // float32 as they are, 4 bytes a value: nothing to prepare
+  kInt8Block,  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of
+               // codes
+  kInt8Row     // one scale for the whole row: see ternary.h
 };
+
+inline constexpr size_t kInputFormats = 3;
 
 /// One row of the input-format table.
 struct InputFormatInfo {
@@ -45,29 +48,38 @@ struct MultiplyArgs {
   float* output;               // [input_rows, output_stride], column = weight row
   int64_t output_stride;       // floats
   int64_t row_begin, row_end;  // weight rows to compute; row_begin is a multiple of the packing's row_group
+  float scale = 1;             // of the whole matrix; only packings that read kInt8Row apply it
   // What the same thread will read after these rows (null: not known), so that it is asked for before they end; and
   // whether these rows' beginning was asked for that way.
   const std::byte* then = nullptr;
   bool expected = false;
 };
 
+inline constexpr int64_t kPackedSlack = 64;
+
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
 struct Packing {
   DType source;
-  const char* isa;  // "avx512vnni"
-  bool in_place;    // reads the file's bytes as they are: pack is null, weights stay mapped
-  int row_group;    // rows packed together; work is split at multiples of it
+  const char* isa;        // "avx512vnni"
+  bool in_place = false;  // reads the file's bytes as they are: pack is null, weights stay mapped
+  int row_group;          // rows packed together; work is split at multiples of it
   InputFormat input;
-  /// Bytes of a packed matrix (rows rounded up to row_group).
+  /// Bytes of a packed matrix (rows rounded up to row_group). kPackedSlack more must be readable behind it.
   int64_t (*packed_bytes)(int64_t rows, int64_t columns);
   /// Packs rows [row_begin, row_end) of `from` (row_begin a multiple of row_group) into the whole matrix at `packed`.
-  void (*pack)(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed);
+  void (*pack)(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) = nullptr;
   /// Row `row` back as float32, exactly as the storage type decodes it.
   void (*unpack_row)(const std::byte* packed, int64_t columns, int64_t row, float* to);
   void (*multiply)(const MultiplyArgs& args);
+  /// A layout that is not the source type's own, and serves others than it: "i2"; null otherwise.
+  const char* layout = nullptr;
+  /// Instead of pack, for ternary weights: packs rows [row_begin, row_end) from w + 1, codes: [row_end - row_begin,
+  /// columns].
+  void (*pack_codes)(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end,
+                     std::byte* packed) = nullptr;
 
-  /// "q8_0.avx512vnni"
-  std::string name() const { return std::string(info(source).name) + "." + isa; }
+  /// "q8_0.avx512vnni", "i2.avx2"
+  std::string name() const { return std::string(layout ? layout : info(source).name) + "." + isa; }
 };
 
 /// A row of the dispatch table: the first whose type matches and whose features the machine has serves.

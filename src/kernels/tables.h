@@ -12,7 +12,8 @@ namespace pare::kernels {
 #define PARE_DECLARE_KERNELS(isa)                         \
   namespace isa {                                         \
   extern const std::span<const Packing> kFloats, kBlocks; \
-  extern const InputFormatInfo kInt8Block;                \
+  extern const std::span<const Packing> kTernary;         \
+  extern const InputFormatInfo kInt8Block, kInt8Row;      \
   extern const Elementwise kElementwise;                  \
   extern const KvFormat kKvF32, kKvF16, kKvQ8_0;          \
   extern const FloatLoops kFloatLoops;                    \
@@ -24,6 +25,8 @@ PARE_DECLARE_KERNELS(avx2)
 PARE_DECLARE_KERNELS(avxvnni)
 PARE_DECLARE_KERNELS(avx512)
 PARE_DECLARE_KERNELS(avx512vnni)
+PARE_DECLARE_KERNELS(avx512vbmi)
+PARE_DECLARE_KERNELS(amx)
 PARE_DECLARE_KERNELS(neon)
 PARE_DECLARE_KERNELS(neondot)
 PARE_DECLARE_KERNELS(neoni8mm)

@@ -36,7 +36,7 @@ void LinearInput::set(const float* values, int64_t rows, int64_t columns) {
   values_ = values;
   rows_ = rows;
   columns_ = columns;
-  ready_ = false;
+  for (Prepared& prepared : prepared_) prepared.ready = false;
 }
 
 LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool& pool) {
@@ -44,15 +44,16 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
   // Activations used as they are lie close together, whatever a prepared row would be padded to.
   if (!row.prepare) return {reinterpret_cast<const std::byte*>(values_), columns_ * int64_t{sizeof(float)}};
   const int64_t stride = row.row_bytes(columns_);
-  if (!ready_ || format_ != format) {
-    storage_.reserve(static_cast<size_t>(rows_ * stride));
+  Prepared& prepared = prepared_[static_cast<size_t>(format)];
+  if (!prepared.ready) {
+    prepared.storage.reserve(static_cast<size_t>(rows_ * stride));
+    std::byte* const to = prepared.storage.data();
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) row.prepare(values_ + i * columns_, columns_, storage_.data() + i * stride);
+      for (int64_t i = begin; i < end; ++i) row.prepare(values_ + i * columns_, columns_, to + i * stride);
     });
-    format_ = format;
-    ready_ = true;
+    prepared.ready = true;
   }
-  return {storage_.data(), stride};
+  return {prepared.storage.data(), stride};
 }
 
 namespace {
@@ -129,11 +130,15 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
     const auto prepared = input.prepared(weight.packing->input, pool_);
     float* output = outputs[rows.linear];
     weight.packing->multiply({weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
-                              output, weight.rows, rows.begin, rows.end, then, dealing.address(rows) == expected});
+                              output, weight.rows, rows.begin, rows.end, weight.scale, then,
+                              dealing.address(rows) == expected});
     expected = then;
-    if (linear.bias.empty()) return;
+    const bool scale = weight.scale != 1 && weight.packing->input != kernels::InputFormat::kInt8Row;
+    if (linear.bias.empty() && !scale) return;
     for (int64_t row = 0; row < input.rows(); ++row) {
       float* out = output + row * weight.rows;
+      for (int64_t r = rows.begin; scale && r < rows.end; ++r) out[r] *= weight.scale;
+      if (linear.bias.empty()) continue;
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
   };

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -38,15 +39,17 @@ class LinearInput {
     const std::byte* data;
     int64_t stride;  // bytes a row
   };
-  /// The rows in a format; prepares them in parallel the first time.
+  /// The rows in a format; prepares them in parallel the first time, so not for the first time in a parallel loop.
   View prepared(kernels::InputFormat format, ThreadPool& pool);
 
  private:
   const float* values_ = nullptr;
   int64_t rows_ = 0, columns_ = 0;
-  bool ready_ = false;  // the one format that needs preparing
-  kernels::InputFormat format_ = kernels::InputFormat::kFloat;
-  Buffer<std::byte> storage_;
+  struct Prepared {
+    bool ready = false;
+    Buffer<std::byte> storage;
+  };
+  std::array<Prepared, kernels::kInputFormats> prepared_;  // by format
 };
 
 /// Called for output columns [begin, end).

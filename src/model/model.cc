@@ -21,6 +21,19 @@ void show(Observer* observer, ActivationSite site, int layer, const Batch& batch
   observer->observe(site, layer, batch, {values, static_cast<size_t>(rows * width)}, width);
 }
 
+/// Weights that run as ternary if they are stored in types that type_of(id) says.
+template <class TypeOf>
+int64_t ternary_count(const ModelConfig& config, TypeOf type_of) {
+  int64_t count = 0;
+  for (const WeightId id : expected_weights(config)) {
+    if (id.layer < 0 || !info(id.kind).matrix) continue;
+    const LayerConfig& layer = config.layers[static_cast<size_t>(id.layer)];
+    const LinearConfig& linear = id.kind >= WeightKind::kMlpNorm ? layer.mlp->linear : layer.attention->linear;
+    if (runs_ternary(type_of(id), linear)) count += expected_shape(config, id)->count();
+  }
+  return count;
+}
+
 }  // namespace
 
 Model::Model(const ModelConfig& config, ThreadPool& pool)
@@ -30,8 +43,12 @@ Model::~Model() = default;
 
 std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& pool, const LoadOptions& options) {
   std::unique_ptr<Model> model(new Model(checkpoint.config, pool));
-  WeightStore own(pool);
+  WeightStore own(pool, options.kernel);
   WeightStore& store = options.store ? *options.store : own;
+  store.expect_ternary(ternary_count(checkpoint.config, [&](WeightId id) {
+    const WeightTensor* found = checkpoint.find(id);
+    return found ? found->type : DType::kF32;
+  }));
   Progress& progress = options.progress ? *options.progress : no_progress();
   progress.start("loading", "B", checkpoint.bytes());
   int64_t done = 0;
@@ -42,8 +59,8 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     return *found;
   };
   const auto vector = [&](WeightKind kind, int layer) { return store.vector(tensor(kind, layer)); };
-  const auto linear = [&](WeightKind kind, int layer, bool bias, WeightKind bias_kind) {
-    return Linear{store.matrix(tensor(kind, layer)), bias ? vector(bias_kind, layer) : std::vector<float>{}};
+  const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means, bool bias, WeightKind bias_kind) {
+    return Linear{store.matrix(tensor(kind, layer), means), bias ? vector(bias_kind, layer) : std::vector<float>{}};
   };
   using enum WeightKind;
   model->embedding_ = store.matrix(tensor(kEmbedding, -1));
@@ -52,16 +69,20 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     Layer& layer = model->layers_[static_cast<size_t>(i)];
     if (config.attention) {
       const bool qkv = config.attention->qkv_bias;
+      const LinearConfig& means = config.attention->linear;
       layer.attention.emplace(AttentionWeights{
           vector(kAttentionNorm, i),
-          {{linear(kQuery, i, qkv, kQueryBias), linear(kKey, i, qkv, kKeyBias), linear(kValue, i, qkv, kValueBias)}},
-          {{linear(kAttentionOutput, i, config.attention->output_bias, kAttentionOutputBias)}}});
+          {{linear(kQuery, i, means, qkv, kQueryBias), linear(kKey, i, means, qkv, kKeyBias),
+            linear(kValue, i, means, qkv, kValueBias)}},
+          {{linear(kAttentionOutput, i, means, config.attention->output_bias, kAttentionOutputBias)}}});
     }
     if (config.mlp) {
       const bool bias = config.mlp->bias;
-      layer.mlp.emplace(MlpWeights{vector(kMlpNorm, i),
-                                   {{linear(kGate, i, bias, kGateBias), linear(kUp, i, bias, kUpBias)}, true},
-                                   {{linear(kDown, i, bias, kDownBias)}}});
+      const LinearConfig& means = config.mlp->linear;
+      layer.mlp.emplace(
+          MlpWeights{vector(kMlpNorm, i),
+                     {{linear(kGate, i, means, bias, kGateBias), linear(kUp, i, means, bias, kUpBias)}, true},
+                     {{linear(kDown, i, means, bias, kDownBias)}}});
     }
   }
   model->output_norm_ = vector(kOutputNorm, -1);
@@ -72,25 +93,34 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
   return model;
 }
 
-std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed) {
+std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed,
+                                     const RandomOptions& options) {
   check_config(config, "shape");
   std::unique_ptr<Model> model(new Model(config, pool));
-  WeightStore store(pool);
-  const auto linear = [&](WeightKind kind, int layer) {
+  WeightStore store(pool, options.kernel);
+  store.expect_ternary(ternary_count(config, [&](WeightId) { return matrices; }));
+  const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means = {}) {
     const Shape shape = expected_shape(config, {kind, layer}).value();
-    return Linear{store.random(shape[0], shape[1], matrices, ++seed), {}};
+    const DType type = layer < 0 ? options.head.value_or(matrices) : matrices;
+    return Linear{store.random(shape[0], shape[1], type, ++seed, means), {}};
   };
   const std::vector<float> gain(static_cast<size_t>(config.hidden), 1.0f);
   using enum WeightKind;
   model->embedding_ = linear(kEmbedding, -1).weight;
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
     Layer& layer = model->layers_[static_cast<size_t>(i)];
-    if (config.layers[static_cast<size_t>(i)].attention) {
-      layer.attention.emplace(AttentionWeights{
-          gain, {{linear(kQuery, i), linear(kKey, i), linear(kValue, i)}}, {{linear(kAttentionOutput, i)}}});
+    const LayerConfig& of = config.layers[static_cast<size_t>(i)];
+    if (of.attention) {
+      const LinearConfig& means = of.attention->linear;
+      layer.attention.emplace(
+          AttentionWeights{gain,
+                           {{linear(kQuery, i, means), linear(kKey, i, means), linear(kValue, i, means)}},
+                           {{linear(kAttentionOutput, i, means)}}});
     }
-    if (config.layers[static_cast<size_t>(i)].mlp) {
-      layer.mlp.emplace(MlpWeights{gain, {{linear(kGate, i), linear(kUp, i)}, true}, {{linear(kDown, i)}}});
+    if (of.mlp) {
+      const LinearConfig& means = of.mlp->linear;
+      layer.mlp.emplace(
+          MlpWeights{gain, {{linear(kGate, i, means), linear(kUp, i, means)}, true}, {{linear(kDown, i, means)}}});
     }
   }
   model->output_norm_ = gain;

@@ -20,6 +20,7 @@ namespace pare {
 struct LoadOptions {
   Progress* progress = nullptr;
   WeightStore* store = nullptr;  // shares packed weights with other models loaded through it
+  std::string kernel;            // without a store: see WeightStore
 };
 
 /// Rows run through the layers together; a longer batch goes through in pieces of this many.
@@ -39,7 +40,15 @@ class Model {
   /// Packs weights in parallel. Throws Error for weights that are missing or misshaped.
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, ThreadPool& pool, const LoadOptions& options = {});
   /// Random weights of a shape, made in memory, for benchmarks.
-  static std::unique_ptr<Model> random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed);
+  struct RandomOptions {
+    std::optional<DType> head;  // of the embedding and the output matrix; by default as the others
+    std::string kernel;         // see WeightStore
+  };
+  static std::unique_ptr<Model> random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed,
+                                       const RandomOptions& options);
+  static std::unique_ptr<Model> random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed) {
+    return random(config, matrices, pool, seed, RandomOptions());
+  }
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "kernels/ternary.h"
 
 namespace pare {
 namespace {
@@ -20,23 +21,89 @@ void pack_all(ThreadPool& pool, const kernels::Packing& packing, const TensorVie
   pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) { packing.pack(from, begin, end, to); });
 }
 
+/// Reads the codes of ternary rows, checks them, and packs them.
+void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const WeightTensor& tensor, const TensorView& from,
+                  float block_scale, std::byte* to) {
+  const int64_t rows = from.shape.rows(), columns = from.shape.columns();
+  const int64_t group = packing.row_group;
+  pool.parallel_for((rows + group - 1) / group, 4, [&](int64_t first, int64_t last, int) {
+    Buffer<uint8_t> codes(static_cast<size_t>(group * columns));
+    for (int64_t g = first; g < last; ++g) {
+      const int64_t begin = g * group, end = std::min(rows, begin + group);
+      uint8_t largest = 0;
+      for (int64_t row = begin; row < end; ++row) {
+        uint8_t* of_row = codes.data() + (row - begin) * columns;
+        const float found = kernels::ternary_codes(from, row, block_scale, of_row);
+        if (!(found == block_scale)) {
+          fail("tensor {}: row {} has a block with scale {}, others have {}; ternary weights have one for all",
+               tensor.name, row, found, block_scale);
+        }
+        for (int64_t k = 0; k < columns; ++k) largest = std::max(largest, of_row[k]);
+      }
+      if (largest > 2) {
+        fail("tensor {}: rows {} to {} hold a code that means {}, expected -1, 0 or 1", tensor.name, begin, end - 1,
+             static_cast<int>(largest) - 1);
+      }
+      packing.pack_codes(codes.data(), columns, begin, end, to);
+    }
+  });
+}
+
 }  // namespace
 
-std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tensor) {
+bool runs_ternary(DType type, const LinearConfig& linear) {
+  return linear.activations == ActivationQuantization::kInt8Row && kernels::is_ternary(type);
+}
+
+void PackedWeight::unpack_row(int64_t row, float* to) const {
+  packing->unpack_row(data, columns, row, to);
+  if (scale == 1) return;
+  for (int64_t k = 0; k < columns; ++k) to[k] *= scale;
+}
+
+WeightStore::WeightStore(ThreadPool& pool, const std::string& kernel) : pool_(pool), choice_(pool, kernel) {}
+
+std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& tensor) {
+  auto weight = std::make_shared<PackedWeight>();
+  weight->type = tensor.type;
+  weight->rows = tensor.shape.rows();
+  weight->columns = tensor.shape.columns();
+  std::vector<std::byte> made;
+  const TensorView view = tensor.read(made);
+  const float block_scale = weight->rows > 0 ? kernels::ternary_block_scale(view, 0) : 1;
+  weight->scale = block_scale * tensor.scale;
+  if (!(weight->scale > 0) || !std::isfinite(weight->scale)) {
+    fail("tensor {}: its scale is {}, expected a positive number", tensor.name, weight->scale);
+  }
+  weight->packing = &choice_.ternary(weight->rows, weight->columns);
+  weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
+  weight->data = weight->packed.data();
+  pack_ternary(pool_, *weight->packing, tensor, view, block_scale, weight->packed.data());
+  if (made.empty()) MappedFile::drop_pages(view.bytes);
+  return weight;
+}
+
+std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tensor, const LinearConfig& linear) {
   if (const auto known = known_.find(tensor.key); known != known_.end() && !tensor.key.empty()) {
     if (auto weight = known->second.lock()) return weight;
+  }
+  if (runs_ternary(tensor.type, linear)) {
+    auto weight = ternary(tensor);
+    if (!tensor.key.empty()) known_[tensor.key] = weight;
+    return weight;
   }
   auto weight = std::make_shared<PackedWeight>();
   weight->packing = &kernels::packing_for(tensor.type, cpu_features());
   weight->type = tensor.type;
   weight->rows = tensor.shape.rows();
   weight->columns = tensor.shape.columns();
+  weight->scale = tensor.scale;
   const TensorView view = tensor.read(weight->made);
   if (weight->packing->in_place) {
     weight->data = view.bytes.data();
     if (weight->made.empty()) weight->owner = tensor.owner;
   } else {
-    weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes()));
+    weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
     pack_all(pool_, *weight->packing, view, weight->packed.data());
     weight->data = weight->packed.data();
     if (weight->made.empty()) {
@@ -57,17 +124,20 @@ std::vector<float> WeightStore::vector(const WeightTensor& tensor) {
   return values;
 }
 
-std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t columns, DType type, uint64_t seed) {
+std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t columns, DType type, uint64_t seed,
+                                                        const LinearConfig& linear) {
   const DTypeInfo& dtype = info(type);
   if (columns % dtype.block_size != 0) {
     fail("rows of {} values cannot be stored as {}: expected a multiple of {}", columns, dtype.name, dtype.block_size);
   }
   auto weight = std::make_shared<PackedWeight>();
-  weight->packing = &kernels::packing_for(type, cpu_features());
+  weight->packing =
+      runs_ternary(type, linear) ? &choice_.ternary(rows, columns) : &kernels::packing_for(type, cpu_features());
   weight->type = type;
   weight->rows = rows;
   weight->columns = columns;
-  weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes()));
+  const int64_t total = weight->bytes();
+  weight->packed = Buffer<std::byte>(static_cast<size_t>(total + kernels::kPackedSlack));
   weight->data = weight->packed.data();
   // A period of rows that is a multiple of every row group, encoded once and repeated.
   const int64_t period = 16 * weight->packing->row_group;
@@ -80,10 +150,15 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   std::vector<std::byte> packed(static_cast<size_t>(weight->packing->packed_bytes(period, columns)));
   if (weight->packing->in_place) {
     packed = encoded;
+  } else if (weight->packing->pack_codes) {
+    std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(source.below(3));
+    weight->packing->pack_codes(codes.data(), columns, 0, period, packed.data());
+    weight->scale = static_cast<float>(deviation);
   } else {
     weight->packing->pack({type, Shape{period, columns}, encoded}, 0, period, packed.data());
   }
-  const auto total = static_cast<int64_t>(weight->packed.size()), part = static_cast<int64_t>(packed.size());
+  const auto part = static_cast<int64_t>(packed.size());
   pool_.parallel_for((total + part - 1) / part, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       std::memcpy(weight->packed.data() + i * part, packed.data(),

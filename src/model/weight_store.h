@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/thread_pool.h"
 #include "kernels/matmul.h"
+#include "model/kernel_choice.h"
 #include "model/weights.h"
 
 namespace pare {
@@ -16,6 +17,7 @@ struct PackedWeight {
   const kernels::Packing* packing = nullptr;
   DType type = DType::kF32;
   int64_t rows = 0, columns = 0;
+  float scale = 1;  // values are those of the packing times this
   const std::byte* data = nullptr;
   Buffer<std::byte> packed;           // what data points to, if it was packed
   std::vector<std::byte> made;        // what data points to, if it was made and is used in place
@@ -24,22 +26,34 @@ struct PackedWeight {
   int64_t bytes() const { return packing->packed_bytes(rows, columns); }
   bool mapped() const { return owner != nullptr; }
   /// Row as float32: [columns].
-  void unpack_row(int64_t row, float* to) const { packing->unpack_row(data, columns, row, to); }
+  void unpack_row(int64_t row, float* to) const;
 };
+
+/// Whether a matrix of this type runs in exact ternary kernels.
+bool runs_ternary(DType type, const LinearConfig& linear);
 
 /// Makes weights ready, in parallel, and remembers them by key as long as somebody uses them, so that variants of one
 /// model share what they have in common.
 class WeightStore {
  public:
-  explicit WeightStore(ThreadPool& pool) : pool_(pool) {}
-  std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor);
+  /// `kernel`: the layout of ternary weights ("i2", "t3"); by default the fastest here (kernel_choice.h).
+  explicit WeightStore(ThreadPool& pool, const std::string& kernel = {});
+  /// A matrix for products as `linear` means them. Throws Error naming the tensor for ternary weights that are none:
+  /// other codes, block scales that differ, a scale that is no positive number.
+  std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor, const LinearConfig& linear = {});
+  /// How many weights will run as ternary, for the choice of their layout.
+  void expect_ternary(int64_t weights) { choice_.expect(weights); }
   /// A norm's gain or a bias, as float32.
   std::vector<float> vector(const WeightTensor& tensor);
   /// Random normal values of standard deviation 1 / sqrt(columns), for benchmarks; a few rows over and over.
-  std::shared_ptr<const PackedWeight> random(int64_t rows, int64_t columns, DType type, uint64_t seed);
+  std::shared_ptr<const PackedWeight> random(int64_t rows, int64_t columns, DType type, uint64_t seed,
+                                             const LinearConfig& linear = {});
 
  private:
+  std::shared_ptr<const PackedWeight> ternary(const WeightTensor& tensor);
+
   ThreadPool& pool_;
+  KernelChoice choice_;
   std::map<std::string, std::weak_ptr<const PackedWeight>> known_;
 };
 

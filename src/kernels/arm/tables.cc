@@ -13,6 +13,13 @@ const ProductsRow kProducts[] = {
     {kCpuNone, &generic::kBlocks},
 };
 
+const ProductsRow kTernaryRows[] = {
+    {kCpuNeon | kCpuI8mm, &neoni8mm::kTernary},
+    {kCpuNeon | kCpuDotprod, &neondot::kTernary},
+    {kCpuNeon, &neon::kTernary},
+    {kCpuNone, &generic::kTernary},
+};
+
 const ElementwiseRow kElementwiseRows[] = {
     {kCpuNeon, &neon::kElementwise},
     {kCpuNone, &generic::kElementwise},
@@ -27,6 +34,7 @@ const KvRow kKvRows[] = {
 const InputRow kInputRows[] = {
     {kCpuNone, &kFloatInput},
     {kCpuNone, &generic::kInt8Block},
+    {kCpuNone, &generic::kInt8Row},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {
@@ -41,7 +49,8 @@ const Int8LoopsRow kInt8LoopsRows[] = {
     {kCpuNone, &generic::kInt8Loops},
 };
 
-const FamilyTables kTables{kProducts, kElementwiseRows, kKvRows, kInputRows, kFloatLoopsRows, kInt8LoopsRows};
+const FamilyTables kTables{kProducts,  kTernaryRows,    kElementwiseRows, kKvRows,
+                           kInputRows, kFloatLoopsRows, kInt8LoopsRows};
 
 }  // namespace
 

@@ -113,6 +113,9 @@ PARE_INLINE __m256i broadcast4(const int8_t* x) {
   return _mm256_set1_epi32(four);
 }
 
+PARE_INLINE __m256i load_sums(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+PARE_INLINE void save_sums(int32_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+
 /// Codes of 4 columns of 16 rows in two registers.
 template <bool kSignedCodes>
 struct Avx2Codes {
@@ -155,6 +158,10 @@ struct Avx2Codes {
 /// vpmaddubsw adds two products of unsigned and signed bytes in int16, which holds kRoom of them for small codes. Full
 /// codes: |w| times x with w's sign, at most 2 * 128 * 127 = 32512.
 struct Avx2Int8 : Avx2Codes<true> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 4;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
     static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);
@@ -170,6 +177,8 @@ struct Avx2Int8 : Avx2Codes<true> {
       }
     } low, high;
     PARE_INLINE void clear() { low.wide = high.wide = _mm256_setzero_si256(); }
+    PARE_INLINE void restore(const int32_t* p) { low.wide = load_sums(p), high.wide = load_sums(p + 8); }
+    PARE_INLINE void save(int32_t* p) const { save_sums(p, low.wide), save_sums(p + 8, high.wide); }
     template <int kShift>
     PARE_INLINE void begin(const int32_t& start) {
       low.wide = high.wide = _mm256_slli_epi32(_mm256_set1_epi32(start), kShift);

@@ -114,11 +114,17 @@ struct Avx512Codes {
 /// codes: |w| times x with w's sign, at most 2 * 128 * 127 = 32512. There is no vpsignb: x is negated under a mask
 /// (where w is 0 its magnitude is, too).
 struct Avx512Int8 : Avx512Codes<true> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 2, kTernaryInputs = 6;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 576;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
     static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);
     __m512i narrow, wide;  // int16, int32
     PARE_INLINE void clear() { wide = _mm512_setzero_si512(); }
+    PARE_INLINE void restore(const int32_t* p) { wide = _mm512_loadu_si512(p); }
+    PARE_INLINE void save(int32_t* p) const { _mm512_storeu_si512(p, wide); }
     template <int kShift>
     PARE_INLINE void begin(const int32_t& start) {
       wide = _mm512_slli_epi32(_mm512_set1_epi32(start), kShift);

@@ -7,10 +7,16 @@ namespace {
 /// vpdpbusd adds four products of unsigned weight codes and signed activation codes to an int32 lane, without
 /// saturation.
 struct Avx512VnniInt8 : Avx512Codes<false> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 4, kTernaryInputs = 6;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 576;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
     __m512i all;
     PARE_INLINE void clear() { all = _mm512_setzero_si512(); }
+    PARE_INLINE void restore(const int32_t* p) { all = _mm512_loadu_si512(p); }
+    PARE_INLINE void save(int32_t* p) const { _mm512_storeu_si512(p, all); }
     template <int kShift>
     PARE_INLINE void begin(const int32_t& start) {
       all = _mm512_slli_epi32(_mm512_set1_epi32(start), kShift);

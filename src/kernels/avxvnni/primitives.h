@@ -6,10 +6,16 @@ namespace {
 
 /// vpdpbusd in AVX registers; see avx512vnni/primitives.h.
 struct AvxVnniInt8 : Avx2Codes<false> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 5;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
     __m256i low, high;
     PARE_INLINE void clear() { low = high = _mm256_setzero_si256(); }
+    PARE_INLINE void restore(const int32_t* p) { low = load_sums(p), high = load_sums(p + 8); }
+    PARE_INLINE void save(int32_t* p) const { save_sums(p, low), save_sums(p + 8, high); }
     template <int kShift>
     PARE_INLINE void begin(const int32_t& start) {
       low = high = _mm256_slli_epi32(_mm256_set1_epi32(start), kShift);

@@ -1,9 +1,9 @@
 #pragma once
 #include <cstring>
 #include <iterator>
-#include <utility>
 
 #include "kernels/generic/read_ahead.inl.h"
+#include "kernels/generic/unrolled.inl.h"
 #include "kernels/matmul.h"
 #include "kernels/packing.h"
 
@@ -21,16 +21,6 @@
 
 namespace pare::kernels {
 namespace {
-
-template <class F, int... kIndex>
-PARE_INLINE void unrolled(F f, std::integer_sequence<int, kIndex...>) {
-  (f(std::integral_constant<int, kIndex>()), ...);
-}
-/// f(0), f(1), ... as compile-time constants.
-template <int kCount, class F>
-PARE_INLINE void unrolled(F f) {
-  unrolled(f, std::make_integer_sequence<int, kCount>());
-}
 
 constexpr int log2_of(int power) { return power <= 1 ? 0 : 1 + log2_of(power / 2); }
 

@@ -155,6 +155,10 @@ struct ScalarInt8 {
     uint8_t byte[64];
   };
   static constexpr bool kSigned = true;
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 2;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 192;
   template <class F>
   static PARE_INLINE Bytes map(F f) {
     Bytes out;
@@ -180,9 +184,23 @@ struct ScalarInt8 {
   static PARE_INLINE Bytes table(const Bytes& v) {
     return map([&](int i) { return kIq4Values[v.byte[i]]; });
   }
+  static PARE_INLINE Bytes t3_indices(const std::byte* p) {
+    return map([&](int i) {
+      const int byte = 5 * i / 8;
+      const int low = static_cast<uint8_t>(p[byte]), high = byte == 39 ? 0 : static_cast<uint8_t>(p[byte + 1]);
+      return (low | high << 8) >> 5 * i % 8 & 31;
+    });
+  }
+  template <int kStep>
+  static PARE_INLINE Bytes t3_code(const Bytes& indices) {
+    constexpr int kPowers[] = {1, 3, 9};
+    return map([&](int i) { return indices.byte[i] / kPowers[kStep] % 3; });
+  }
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
     int32_t lane[16];
+    PARE_INLINE void restore(const int32_t* p) { std::memcpy(lane, p, sizeof lane); }
+    PARE_INLINE void save(int32_t* p) const { std::memcpy(p, lane, sizeof lane); }
     PARE_INLINE void clear() { std::memset(lane, 0, sizeof lane); }
     template <int kShift>
     PARE_INLINE void begin(const int32_t& start) {

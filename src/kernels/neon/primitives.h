@@ -178,6 +178,12 @@ struct NeonSums {
   int32x4_t part[4];
   PARE_INLINE void set(int32_t x) { part[0] = part[1] = part[2] = part[3] = vdupq_n_s32(x); }
   PARE_INLINE void clear() { set(0); }
+  PARE_INLINE void restore(const int32_t* p) {
+    part[0] = vld1q_s32(p), part[1] = vld1q_s32(p + 4), part[2] = vld1q_s32(p + 8), part[3] = vld1q_s32(p + 12);
+  }
+  PARE_INLINE void save(int32_t* p) const {
+    vst1q_s32(p, part[0]), vst1q_s32(p + 4, part[1]), vst1q_s32(p + 8, part[2]), vst1q_s32(p + 12, part[3]);
+  }
   template <int kShift>
   PARE_INLINE void begin(const int32_t& start) {
     set(start * (1 << kShift));
@@ -190,6 +196,10 @@ struct NeonSums {
 /// Products of bytes are int16, a row's four in four lanes, which hold the sums of kRoom steps and of neighbours; only
 /// then are they widened. Full codes have room for one: 2 * 128 * 127 = 32512.
 struct NeonInt8 : NeonCodes<Neon, true> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 2;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     static constexpr int kRoom = kFull ? 1 : 32767 / (2 * 127 * kLargest);

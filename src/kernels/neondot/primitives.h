@@ -6,6 +6,10 @@ namespace {
 
 /// sdot adds four products of signed bytes to an int32 lane, without saturation; small codes are the same as signed.
 struct NeonDotInt8 : NeonCodes<NeonDot, true> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 5;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     template <int kStep>

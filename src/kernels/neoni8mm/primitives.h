@@ -8,6 +8,10 @@ namespace {
 /// multiplied as they are stored. Not smmla, which multiplies 8 neighbouring columns of two rows with those of two
 /// activation rows: here 4 columns of a row are neighbours, and a Sum belongs to one activation row.
 struct NeonI8mmInt8 : NeonCodes<NeonDot, false> {
+  /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
+  /// columns.
+  static constexpr int kTernaryGroups = 1, kTernaryInputs = 5;
+  static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
     template <int kStep>

@@ -15,6 +15,16 @@ const ProductsRow kProducts[] = {
     {kCpuNone, &generic::kBlocks},
 };
 
+const ProductsRow kTernaryRows[] = {
+    {kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi | kCpuAmxInt8, &amx::kTernary},
+    {kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi, &avx512vbmi::kTernary},
+    {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kTernary},
+    {kCpuAvx512, &avx512::kTernary},
+    {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kTernary},
+    {kCpuAvx2, &avx2::kTernary},
+    {kCpuNone, &generic::kTernary},
+};
+
 const ElementwiseRow kElementwiseRows[] = {
     {kCpuAvx512, &avx512::kElementwise},
     {kCpuAvx2, &avx2::kElementwise},
@@ -28,10 +38,9 @@ const KvRow kKvRows[] = {
 };
 
 const InputRow kInputRows[] = {
-    {kCpuNone, &kFloatInput},
-    {kCpuAvx512, &avx512::kInt8Block},
-    {kCpuAvx2, &avx2::kInt8Block},
-    {kCpuNone, &generic::kInt8Block},
+    {kCpuNone, &kFloatInput},         {kCpuAvx512, &avx512::kInt8Block}, {kCpuAvx2, &avx2::kInt8Block},
+    {kCpuNone, &generic::kInt8Block}, {kCpuAvx512, &avx512::kInt8Row},   {kCpuAvx2, &avx2::kInt8Row},
+    {kCpuNone, &generic::kInt8Row},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {
@@ -48,7 +57,8 @@ const Int8LoopsRow kInt8LoopsRows[] = {
     {kCpuNone, &generic::kInt8Loops},
 };
 
-const FamilyTables kTables{kProducts, kElementwiseRows, kKvRows, kInputRows, kFloatLoopsRows, kInt8LoopsRows};
+const FamilyTables kTables{kProducts,  kTernaryRows,    kElementwiseRows, kKvRows,
+                           kInputRows, kFloatLoopsRows, kInt8LoopsRows};
 
 }  // namespace
 

@@ -1,0 +1,93 @@
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/generic/ternary_matmul.inl.h"
+
+namespace pare::kernels {
+namespace {
+
+/// Products of a panel of unsigned codes by AMX tiles: 16 activation rows of 64 columns each, times 64 columns of 16
+/// weight rows as they lie in a panel (a row of that tile is a step: 4 columns of each weight row). 2 x 2 sums are held
+/// while 2 + 2 tiles are loaded, so that a product waits for one load at most. Activation rows past whole tiles go
+/// through vector registers.
+template <class E>
+struct AmxPanels {
+  static constexpr int64_t kColumns = 576, kInputRows = 256;
+  static constexpr int kTileRows = 16, kTileBytes = 64;
+
+  struct alignas(64) Config {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+  };
+  static PARE_INLINE void begin() {
+    Config config;
+    for (int t = 0; t < 8; ++t) config.row_bytes[t] = kTileBytes, config.rows[t] = kTileRows;
+    _tile_loadconfig(&config);
+  }
+  static PARE_INLINE void end() { _tile_release(); }
+
+  // Tiles 0 to 3: sums of (first, second input) x (first, second group); 4, 5: inputs; 6, 7: weights.
+  static void two_by_two(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride,
+                         int64_t strips, int32_t* sums, int64_t sums_stride) {
+    int32_t* const below = sums + kTileRows * sums_stride;
+    const auto bytes = static_cast<size_t>(sums_stride * 4);
+    _tile_loadd(0, sums, bytes);
+    _tile_loadd(1, sums + kInterleavedRows, bytes);
+    _tile_loadd(2, below, bytes);
+    _tile_loadd(3, below + kInterleavedRows, bytes);
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      _tile_loadd(6, panel + strip * kTileRows * kTileBytes, kTileBytes);
+      _tile_loadd(4, input + strip * kTileBytes, static_cast<size_t>(input_stride));
+      _tile_dpbsud(0, 4, 6);
+      _tile_loadd(7, panel + stride + strip * kTileRows * kTileBytes, kTileBytes);
+      _tile_dpbsud(1, 4, 7);
+      _tile_loadd(5, input + kTileRows * input_stride + strip * kTileBytes, static_cast<size_t>(input_stride));
+      _tile_dpbsud(2, 5, 6);
+      _tile_dpbsud(3, 5, 7);
+    }
+    _tile_stored(0, sums, bytes);
+    _tile_stored(1, sums + kInterleavedRows, bytes);
+    _tile_stored(2, below, bytes);
+    _tile_stored(3, below + kInterleavedRows, bytes);
+  }
+  static void one(const std::byte* panel, const int8_t* input, int64_t input_stride, int64_t strips, int32_t* sums,
+                  int64_t sums_stride) {
+    const auto bytes = static_cast<size_t>(sums_stride * 4);
+    _tile_loadd(0, sums, bytes);
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      _tile_loadd(6, panel + strip * kTileRows * kTileBytes, kTileBytes);
+      _tile_loadd(4, input + strip * kTileBytes, static_cast<size_t>(input_stride));
+      _tile_dpbsud(0, 4, 6);
+    }
+    _tile_stored(0, sums, bytes);
+  }
+  /// As RegisterTiles::multiply.
+  static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride) {
+    int64_t i = 0;
+    for (; i + 2 * kTileRows <= inputs; i += 2 * kTileRows) {
+      int g = 0;
+      for (; g + 2 <= groups; g += 2)
+        two_by_two(panel + g * stride, stride, input + i * input_stride, input_stride, strips,
+                   sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+      for (; g < groups; ++g)
+        for (int64_t half = i; half < i + 2 * kTileRows; half += kTileRows)
+          one(panel + g * stride, input + half * input_stride, input_stride, strips,
+              sums + half * sums_stride + g * kInterleavedRows, sums_stride);
+    }
+    for (; i + kTileRows <= inputs; i += kTileRows)
+      for (int g = 0; g < groups; ++g)
+        one(panel + g * stride, input + i * input_stride, input_stride, strips,
+            sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+    if (i < inputs)
+      RegisterTiles<E>::multiply(panel, stride, groups, input + i * input_stride, input_stride, inputs - i, strips,
+                                 sums + i * sums_stride, sums_stride);
+  }
+};
+
+}  // namespace
+}  // namespace pare::kernels

@@ -1,0 +1,327 @@
+#pragma once
+#include <cstring>
+
+#include "kernels/generic/read_ahead.inl.h"
+#include "kernels/generic/unrolled.inl.h"
+#include "kernels/matmul.h"
+#include "kernels/packing.h"
+#include "kernels/ternary.h"
+
+// Products of ternary weights (see ternary.h). An engine E is that of block types (block_matmul.inl.h) with
+//   Bytes t3_indices(p): 64 indices of 5 bits at p (more bits may be set above them), and Bytes t3_code<step>(indices),
+//   where it takes that layout; Sum::restore(p), save(p): the 16 sums as they lie in memory, in the order of rows.
+//
+// Few activation rows: weights are unpacked in registers as they come from memory. Many: a panel of 64 weight rows is
+// unpacked once, as bytes, into the first-level cache, and its products are summed up in memory from one panel of
+// columns to the next.
+
+namespace pare::kernels {
+namespace {
+
+/// Codes of step kStep of a vector.
+template <class E, class Layout>
+struct Codes;
+
+template <class E>
+struct Codes<E, TernaryI2> {
+  using Vector = typename E::Bytes;
+  static PARE_INLINE Vector load(const std::byte* p) { return E::load(p); }
+  template <int kStep>
+  static PARE_INLINE typename E::Bytes step(const Vector& v) {
+    return E::template field<2 * kStep, 3>(v);
+  }
+};
+
+template <class E>
+struct Codes<E, TernaryT3> {
+  using Vector = typename E::Bytes;
+  static PARE_INLINE Vector load(const std::byte* p) { return E::t3_indices(p); }
+  template <int kStep>
+  static PARE_INLINE typename E::Bytes step(const Vector& v) {
+    return E::template t3_code<kStep>(v);
+  }
+};
+
+template <class E>
+struct Codes<E, TernaryBytes> {
+  using Vector = typename E::Bytes;
+  static PARE_INLINE Vector load(const std::byte* p) { return E::load(p); }
+  template <int kStep>
+  static PARE_INLINE typename E::Bytes step(const Vector& v) {
+    return v;
+  }
+};
+
+/// Sums of all of a strip's steps: at most 2 * 128 * 4 a step and lane.
+template <class E, class Layout>
+using TernarySum = typename E::template Sum<false, 2, Layout::kVectorSteps * Layout::kStripVectors>;
+
+/// Adds to sum[g][c] the products of `strips` strips of G groups, `stride` bytes apart, with C rows of codes. `next`,
+/// if given, is what is read after these: it is asked for in order.
+template <class E, class Layout, int G, int C>
+PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const std::byte* next, const int8_t* input,
+                            int64_t input_stride, int64_t strips, TernarySum<E, Layout> (&sum)[G][C]) {
+  using Step = Codes<E, Layout>;
+  constexpr int kSteps = Layout::kVectorSteps;
+  for (int64_t strip = 0; strip < strips; ++strip) {
+    if (next) {
+      constexpr int kBytes = G * static_cast<int>(strip_bytes<Layout>());
+#pragma GCC unroll 16
+      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(next + strip * kBytes + i, 0, kSecondLevel);
+    }
+    unrolled<Layout::kStripVectors>([&](auto vector) __attribute__((always_inline)) {
+      constexpr int kVector = decltype(vector)::value;
+      typename Step::Vector v[G];
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g)
+        v[g] = Step::load(weights + g * stride + strip * strip_bytes<Layout>() + kVector * Layout::kVectorBytes);
+      unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
+        constexpr int kStep = kVector * kSteps + decltype(step)::value;
+        const int8_t* x = input + strip * strip_columns<Layout>() + kStep * kStepColumns;
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+          const typename E::Bytes w = Step::template step<decltype(step)::value>(v[g]);
+#pragma GCC unroll 8
+          for (int c = 0; c < C; ++c) sum[g][c].template add<kStep>(w, x + c * input_stride);
+        }
+      });
+    });
+  }
+}
+
+/// The products of a panel by tiles of registers.
+template <class E>
+struct RegisterTiles {
+  using P = typename E::P;
+  using Sum = TernarySum<E, TernaryBytes>;
+  static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
+  /// Columns of weights and rows of activations a panel is used for.
+  static constexpr int64_t kColumns = E::kTernaryPanelColumns, kInputRows = 192;
+  static void begin() {}
+  static void end() {}
+
+  template <int G, int C>
+  static void tile(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride, int64_t strips,
+                   int32_t* sums, int64_t sums_stride) {
+    Sum sum[G][C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) sum[g][c].restore(sums + c * sums_stride + g * kInterleavedRows);
+    add_strips<E, TernaryBytes, G, C>(panel, stride, nullptr, input, input_stride, strips, sum);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) sum[g][c].save(sums + c * sums_stride + g * kInterleavedRows);
+  }
+  template <int G, int C>
+  static PARE_INLINE void tile_of(int count, const std::byte* panel, int64_t stride, const int8_t* input,
+                                  int64_t input_stride, int64_t strips, int32_t* sums, int64_t sums_stride) {
+    if constexpr (C > 1) {
+      if (count < C) return tile_of<G, C - 1>(count, panel, stride, input, input_stride, strips, sums, sums_stride);
+    }
+    tile<G, C>(panel, stride, input, input_stride, strips, sums, sums_stride);
+  }
+  /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart.
+  static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride) {
+    const int64_t tiles = (inputs + kInputs - 1) / kInputs;
+    for (int64_t t = 0; t < tiles; ++t) {
+      // Tiles of nearly the same size: a small last one would cost as much as a whole one.
+      const int64_t i = inputs * t / tiles;
+      const auto count = static_cast<int>(inputs * (t + 1) / tiles - i);
+      int g = 0;
+      for (; g + kGroups <= groups; g += kGroups)
+        tile_of<kGroups, kInputs>(count, panel + g * stride, stride, input + i * input_stride, input_stride, strips,
+                                  sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+      for (; g < groups; ++g)
+        tile_of<1, kInputs>(count, panel + g * stride, stride, input + i * input_stride, input_stride, strips,
+                            sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+    }
+  }
+};
+
+template <class E, class Layout, class Panels>
+struct TernaryKernel {
+  using P = typename E::P;
+  using Sum = TernarySum<E, Layout>;
+  static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
+  static constexpr int kPanelGroups = 4;
+
+  static PARE_INLINE const Int8RowHeader& header(const MultiplyArgs& a, int64_t i) {
+    return *reinterpret_cast<const Int8RowHeader*>(a.input + i * a.input_stride);
+  }
+  static PARE_INLINE const int8_t* codes(const MultiplyArgs& a, int64_t i) {
+    return reinterpret_cast<const int8_t*>(a.input + i * a.input_stride + sizeof(Int8RowHeader));
+  }
+
+  /// 16 sums of activation row i times the scales, to output columns `row` on.
+  template <class S>
+  static PARE_INLINE void finish(const MultiplyArgs& a, int64_t i, int64_t row, const S& sum) {
+    const typename P::V out = P::mul(sum.floats(), P::set1(a.scale * header(a, i).inverse));
+    float* to = a.output + i * a.output_stride + row;
+    if (row + kInterleavedRows <= a.row_end) {
+      P::store(to, out);
+    } else {
+      alignas(64) float last[kInterleavedRows];
+      P::store(last, out);
+      std::memcpy(to, last, static_cast<size_t>(a.row_end - row) * 4);
+    }
+  }
+
+  template <int G, int C>
+  static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const std::byte* next) {
+    const int64_t strips = strips_of<Layout>(a.columns), stride = strips * strip_bytes<Layout>();
+    Sum sum[G][C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) sum[g][c].template begin<0>(header(a, i + c).minus_sum);
+    add_strips<E, Layout, G, C>(a.weights + row / kInterleavedRows * stride, stride, next, codes(a, i), a.input_stride,
+                                strips, sum);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) finish(a, i + c, row + g * kInterleavedRows, sum[g][c]);
+  }
+  template <int G, int C>
+  static PARE_INLINE void packed_tile_of(int count, const MultiplyArgs& a, int64_t row, int64_t i,
+                                         const std::byte* next) {
+    if constexpr (C > 1) {
+      if (count < C) return packed_tile_of<G, C - 1>(count, a, row, i, next);
+    }
+    packed_tile<G, C>(a, row, i, next);
+  }
+
+  static void multiply_packed(const MultiplyArgs& a) {
+    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    const int64_t groups = (a.row_end - a.row_begin + kInterleavedRows - 1) / kInterleavedRows;
+    const std::byte* weights = a.weights + a.row_begin / kInterleavedRows * stride;
+    const int64_t ahead = tiles_ahead(kGroups * stride) * kGroups;
+    const Stream stream(weights, groups * stride, a.then, a.expected);
+    for (int64_t g = 0; g < groups;) {
+      const bool whole = g + kGroups <= groups;
+      for (int64_t i = 0; i < a.input_rows; i += kInputs) {
+        const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
+        const std::byte* next = i == 0 ? stream.at(weights + (g + ahead) * stride) : nullptr;
+        const int64_t row = a.row_begin + g * kInterleavedRows;
+        if (whole)
+          packed_tile_of<kGroups, kInputs>(count, a, row, i, next);
+        else
+          packed_tile_of<1, kInputs>(count, a, row, i, next);
+      }
+      g += whole ? kGroups : 1;
+    }
+  }
+
+  /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.
+  static void expand(const std::byte* group, int64_t k, int64_t count, std::byte* panel) {
+    constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
+    static_assert(Panels::kColumns % kColumns == 0);
+    const std::byte* from = group + k / kColumns * Layout::kVectorBytes;
+    const std::byte* end = panel + strips_of<TernaryBytes>(count) * strip_bytes<TernaryBytes>();
+    std::byte* to = panel;
+    for (int64_t done = 0; done < count; done += kColumns, from += Layout::kVectorBytes) {
+      const auto v = Codes<E, Layout>::load(from);
+      unrolled<Layout::kVectorSteps>([&](auto step) __attribute__((always_inline)) {
+        E::store(to, Codes<E, Layout>::template step<decltype(step)::value>(v));
+        to += kStepBytes;
+      });
+    }
+    if (to < end) std::memset(to, 0, static_cast<size_t>(end - to));
+  }
+
+  static void multiply_panels(const MultiplyArgs& a) {
+    constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
+    // Unpacking whole vectors may write a little past the last strip.
+    constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
+    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
+    auto* sums = reinterpret_cast<int32_t*>(panel + kPanelGroups * kPanelBytes);
+    Panels::begin();
+    for (int64_t row = a.row_begin; row < a.row_end; row += kRows) {
+      const int64_t rows = a.row_end - row < kRows ? a.row_end - row : kRows;
+      const auto groups = static_cast<int>((rows + kInterleavedRows - 1) / kInterleavedRows);
+      for (int64_t input = 0; input < a.input_rows; input += Panels::kInputRows) {
+        const int64_t left = a.input_rows - input, inputs = left < Panels::kInputRows ? left : Panels::kInputRows;
+        for (int64_t i = 0; i < inputs; ++i)
+          for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
+        for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
+          const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
+          for (int g = 0; g < groups; ++g)
+            expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * kPanelBytes);
+          Panels::multiply(panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs,
+                           strips_of<TernaryBytes>(columns), sums, kRows);
+        }
+        for (int64_t i = 0; i < inputs; ++i)
+          for (int g = 0; g < groups; ++g) {
+            TernarySum<E, TernaryBytes> sum;
+            sum.restore(sums + i * kRows + g * kInterleavedRows);
+            finish(a, input + i, row + g * kInterleavedRows, sum);
+          }
+      }
+    }
+    Panels::end();
+  }
+
+  static void multiply(const MultiplyArgs& a) {
+    if (a.input_rows < E::kTernaryPanelInputs)
+      multiply_packed(a);
+    else
+      multiply_panels(a);
+  }
+
+  static constexpr Packing packing(const char* layout, const char* isa) {
+    return {.source = DType::kTQ2_0,
+            .isa = isa,
+            .row_group = kInterleavedRows,
+            .input = InputFormat::kInt8Row,
+            .packed_bytes = packed_bytes_ternary<Layout>,
+            .unpack_row = unpack_row_ternary<Layout>,
+            .multiply = multiply,
+            .layout = layout,
+            .pack_codes = pack_ternary<Layout>};
+  }
+};
+
+template <class E, class Layout, class Panels = RegisterTiles<E>>
+constexpr Packing ternary_packing(const char* layout, const char* isa) {
+  return TernaryKernel<E, Layout, Panels>::packing(layout, isa);
+}
+
+/// InputFormat::kInt8Row of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds
+/// differently for it.
+template <class P>
+void prepare_int8_row(const float* row, int64_t columns, std::byte* to) {
+  auto* header = reinterpret_cast<Int8RowHeader*>(to);
+  auto* codes = reinterpret_cast<int8_t*>(to + sizeof(Int8RowHeader));
+  const int64_t padded = input_row_bytes_int8_row(columns) - static_cast<int64_t>(sizeof(Int8RowHeader));
+  int32_t largest = 0;
+  for (int64_t k = 0; k < columns; ++k) {
+    // Magnitudes order as their bits do, NaN above infinity.
+    const int32_t magnitude = __builtin_bit_cast(int32_t, row[k]) & 0x7fffffff;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  *header = {};
+  if (largest >= 0x7f800000) {
+    header->inverse = __builtin_nanf("");
+    std::memset(codes, 0, static_cast<size_t>(padded));
+    return;
+  }
+  const float absmax = __builtin_bit_cast(float, largest);
+  const float s = 127.0f / (absmax > 1e-5f ? absmax : 1e-5f);
+  int32_t sum = 0;
+  for (int64_t k = 0; k < columns; ++k) {
+    // Adding 1.5 * 2^23 rounds to an integer, half to even, in the low bits; |x * s| is at most 127 and a rounding.
+    const float shifted = row[k] * s + 0x1.8p23f;
+    const int32_t code = __builtin_bit_cast(int32_t, shifted) - 0x4b400000;
+    codes[k] = static_cast<int8_t>(code);
+    sum += code;
+  }
+  std::memset(codes + columns, 0, static_cast<size_t>(padded - columns));
+  header->inverse = 1.0f / s;
+  header->minus_sum = -sum;
+}
+
+}  // namespace
+}  // namespace pare::kernels

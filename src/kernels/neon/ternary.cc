@@ -1,0 +1,15 @@
+#include "kernels/neon/primitives.h"
+// The primitives come first.
+#include "kernels/generic/ternary_matmul.inl.h"
+#include "kernels/tables.h"
+
+namespace pare::kernels::neon {
+namespace {
+
+constinit const Packing kPackings[] = {ternary_packing<NeonInt8, TernaryI2>("i2", "neon")};
+
+}  // namespace
+
+constinit const std::span<const Packing> kTernary = kPackings;
+
+}  // namespace pare::kernels::neon

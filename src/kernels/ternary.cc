@@ -1,0 +1,154 @@
+#include "kernels/ternary.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/half.h"
+#include "kernels/family.h"
+#include "kernels/packing.h"
+
+namespace pare::kernels {
+namespace {
+
+int64_t groups_of(int64_t rows) { return (rows + kInterleavedRows - 1) / kInterleavedRows; }
+
+/// Four codes of a row, one a byte.
+using Four = uint32_t;
+
+template <class Layout>
+int64_t group_bytes(int64_t columns) {
+  return strips_of<Layout>(columns) * strip_bytes<Layout>();
+}
+
+// Steps of one vector of 16 rows, [step][row], and the vector.
+void put(TernaryI2, const Four (*steps)[kInterleavedRows], std::byte* to) {
+  Four out[kInterleavedRows];
+  for (int r = 0; r < kInterleavedRows; ++r)
+    out[r] = steps[0][r] | steps[1][r] << 2 | steps[2][r] << 4 | steps[3][r] << 6;
+  std::memcpy(to, out, sizeof out);
+}
+
+void put(TernaryT3, const Four (*steps)[kInterleavedRows], std::byte* to) {
+  // Codes are at most 2: no byte of the sum carries into the next.
+  uint8_t indices[kStepBytes];
+  for (int r = 0; r < kInterleavedRows; ++r) {
+    const Four four = steps[0][r] + 3 * steps[1][r] + 9 * steps[2][r];
+    std::memcpy(indices + 4 * r, &four, 4);
+  }
+  for (int i = 0; i < kStepBytes; i += 8) {
+    uint64_t bits = 0;
+    for (int j = 7; j >= 0; --j) bits = bits << 5 | (indices[i + j] & 31u);
+    std::memcpy(to + i / 8 * 5, &bits, 5);
+  }
+}
+
+uint8_t code_at(TernaryI2, const std::byte* vector, int64_t row, int64_t column) {
+  return static_cast<uint8_t>(static_cast<uint8_t>(vector[row * 4 + column % 4]) >> column / 4 * 2 & 3);
+}
+
+uint8_t code_at(TernaryT3, const std::byte* vector, int64_t row, int64_t column) {
+  const int64_t bit = 5 * (row * 4 + column % 4);
+  uint16_t bits = static_cast<uint8_t>(vector[bit / 8]);
+  if (bit / 8 + 1 < TernaryT3::kVectorBytes)
+    bits = static_cast<uint16_t>(bits | static_cast<uint16_t>(static_cast<uint8_t>(vector[bit / 8 + 1])) << 8);
+  const int index = bits >> bit % 8 & 31;
+  constexpr int kPowers[] = {1, 3, 9};
+  return static_cast<uint8_t>(index / kPowers[column / 4] % 3);
+}
+
+}  // namespace
+
+int64_t input_row_bytes_int8_row(int64_t columns) {
+  // Every layout's last strip lies within.
+  return static_cast<int64_t>(sizeof(Int8RowHeader)) + (columns + 63) / 64 * 64 + 64;
+}
+
+bool is_ternary(DType type) {
+  const BlockForm* form = find_block_form(type);
+  return form && form->code_bits == 2 && form->scale_bits == 0 && !form->has_min;
+}
+
+float ternary_block_scale(const TensorView& from, int64_t row) {
+  BlockParts parts;
+  find_block_form(from.type)->split(from.row(row), parts);
+  return f16_to_float(parts.d);
+}
+
+float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* codes) {
+  const BlockForm& form = *find_block_form(from.type);
+  const int64_t bytes = info(from.type).block_bytes, columns = from.shape.columns();
+  const std::byte* block = from.row(row);
+  float found = scale;
+  BlockParts parts;
+  for (int64_t k = 0; k < columns; k += form.columns, block += bytes) {
+    form.split(block, parts);
+    std::memcpy(codes + k, parts.codes, static_cast<size_t>(form.columns));
+    const float d = f16_to_float(parts.d);
+    if (!(d == scale) && found == scale) found = d;
+  }
+  return found;
+}
+
+std::vector<const Packing*> ternary_packings(CpuFeatures features) {
+  std::vector<const Packing*> found;
+  for (const ProductsRow& row : family_tables().ternary) {
+    if ((features & row.required) != row.required) continue;
+    for (const Packing& packing : *row.packings) {
+      const bool known = std::any_of(found.begin(), found.end(),
+                                     [&](const Packing* p) { return std::strcmp(p->layout, packing.layout) == 0; });
+      if (!known) found.push_back(&packing);
+    }
+  }
+  return found;
+}
+
+template <class Layout>
+int64_t packed_bytes_ternary(int64_t rows, int64_t columns) {
+  return groups_of(rows) * group_bytes<Layout>(columns);
+}
+
+template <class Layout>
+void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end, std::byte* packed) {
+  constexpr int kSteps = Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
+  const int64_t vectors = strips_of<Layout>(columns) * Layout::kStripVectors;
+  Four steps[kSteps][kInterleavedRows];
+  for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
+    std::byte* to = packed + group * group_bytes<Layout>(columns);
+    const int64_t first = group * kInterleavedRows;
+    const auto rows = static_cast<int>(std::min<int64_t>(kInterleavedRows, row_end - first));
+    const uint8_t* from = codes + (first - row_begin) * columns;
+    for (int64_t v = 0; v < vectors; ++v, to += Layout::kVectorBytes) {
+      const int64_t k = v * kColumns, count = std::clamp<int64_t>(columns - k, 0, kColumns);
+      if (rows < kInterleavedRows || count < kColumns) std::memset(steps, 0, sizeof steps);
+      for (int r = 0; r < rows; ++r) {
+        uint8_t padded[kColumns] = {};
+        const uint8_t* row = from + r * columns + k;
+        if (count < kColumns) {
+          std::memcpy(padded, row, static_cast<size_t>(count));
+          row = padded;
+        }
+        for (int s = 0; s < kSteps; ++s) std::memcpy(&steps[s][r], row + s * kStepColumns, kStepColumns);
+      }
+      put(Layout{}, steps, to);
+    }
+  }
+}
+
+template <class Layout>
+void unpack_row_ternary(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+  constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
+  const std::byte* group = packed + row / kInterleavedRows * group_bytes<Layout>(columns);
+  for (int64_t k = 0; k < columns; ++k) {
+    const std::byte* vector = group + k / kColumns * Layout::kVectorBytes;
+    to[k] = static_cast<float>(code_at(Layout{}, vector, row % kInterleavedRows, k % kColumns)) - 1;
+  }
+}
+
+template int64_t packed_bytes_ternary<TernaryI2>(int64_t, int64_t);
+template int64_t packed_bytes_ternary<TernaryT3>(int64_t, int64_t);
+template void pack_ternary<TernaryI2>(const uint8_t*, int64_t, int64_t, int64_t, std::byte*);
+template void pack_ternary<TernaryT3>(const uint8_t*, int64_t, int64_t, int64_t, std::byte*);
+template void unpack_row_ternary<TernaryI2>(const std::byte*, int64_t, int64_t, float*);
+template void unpack_row_ternary<TernaryT3>(const std::byte*, int64_t, int64_t, float*);
+
+}  // namespace pare::kernels

@@ -1,0 +1,79 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/matmul.h"
+
+// Ternary weights (-1, 0, 1) against activations of one int8 scale a token, as BitNet b1.58 defines a linear layer
+// (arXiv 2402.17764; transformers' integrations/bitnet.py):
+//
+//   out[i][r] = (sum over k of code[i][k] * w[r][k]) * (weight scale * (1 / s[i])),  code = round(x * s)
+//
+// The sum is exact in int32 for up to 2^23 columns, so every packing on every instruction set gives the same bits.
+
+namespace pare::kernels {
+
+/// One row of activations in InputFormat::kInt8Row: this, then int8 codes, [columns] and zeros up to
+/// input_row_bytes_int8_row. s = 127 / max(absmax, 1e-5); codes round half to even and lie in [-128, 127]. A row
+/// holding a NaN or an infinity has zero codes and a NaN inverse: whatever reads it is NaN.
+struct alignas(64) Int8RowHeader {
+  float inverse;      // 1 / s
+  int32_t minus_sum;  // negated sum of the codes: weights are stored as w + 1
+};
+static_assert(sizeof(Int8RowHeader) == 64);
+
+int64_t input_row_bytes_int8_row(int64_t columns);
+
+/// Whether a storage type holds ternary weights: every value of a block is one scale times -1, 0 or 1.
+bool is_ternary(DType type);
+
+/// w + 1 of a row of a ternary type, codes: [columns]. Returns the first block scale that differs from `scale`, or
+/// `scale` if none does; a code of 3 comes back as it is stored.
+float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* codes);
+/// The scale of a row's first block.
+float ternary_block_scale(const TensorView& from, int64_t row);
+
+/// Packings of ternary weights that the given features serve, one of each layout, the one to try first in front. They
+/// have pack_codes instead of pack.
+std::vector<const Packing*> ternary_packings(CpuFeatures features);
+
+/// Layouts: 16 rows together as in packing.h, 4 columns of each a step. A vector holds a few steps.
+///
+/// i2: a vector is 64 bytes, step s of its 4 in bits 2 s of each byte: 2 bits a weight.
+struct TernaryI2 {
+  static constexpr int kVectorBytes = 64, kVectorSteps = 4, kStripVectors = 4;
+};
+/// t3: a vector is 64 indices of 5 bits in 40 bytes, index j in bits 5 j and on: c0 + 3 c1 + 9 c2 of its 3 steps, 1.67
+/// bits a weight.
+struct TernaryT3 {
+  static constexpr int kVectorBytes = 40, kVectorSteps = 3, kStripVectors = 2;
+};
+/// A panel of unpacked codes, a byte each: what products of many activation rows read.
+struct TernaryBytes {
+  static constexpr int kVectorBytes = 64, kVectorSteps = 1, kStripVectors = 16;
+};
+
+/// Columns that a strip of a layout holds: rows are filled up to whole strips.
+template <class Layout>
+constexpr int64_t strip_columns() {
+  return Layout::kVectorSteps * Layout::kStripVectors * 4;
+}
+template <class Layout>
+constexpr int64_t strip_bytes() {
+  return Layout::kVectorBytes * Layout::kStripVectors;
+}
+template <class Layout>
+constexpr int64_t strips_of(int64_t columns) {
+  return (columns + strip_columns<Layout>() - 1) / strip_columns<Layout>();
+}
+
+template <class Layout>
+int64_t packed_bytes_ternary(int64_t rows, int64_t columns);
+template <class Layout>
+void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end, std::byte* packed);
+template <class Layout>
+void unpack_row_ternary(const std::byte* packed, int64_t columns, int64_t row, float* to);
+
+}  // namespace pare::kernels

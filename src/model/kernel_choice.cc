@@ -1,0 +1,158 @@
+#include "model/kernel_choice.h"
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/random.h"
+#include "base/statistics.h"
+#include "kernels/ternary.h"
+
+namespace pare {
+namespace {
+
+// Weights read in a pass: past what caches near a core hold; more would only take longer.
+constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 29;
+constexpr int kPasses = 5;
+constexpr size_t kMaxCacheBytes = size_t{1} << 20;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// Empty if the environment names no folder.
+std::filesystem::path cache_file() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (cache && *cache == '/') return std::filesystem::path(cache) / "pare" / "kernels.json";
+  if (home && *home == '/') return std::filesystem::path(home) / ".cache" / "pare" / "kernels.json";
+  return {};
+}
+
+/// What was remembered; an empty object if there is nothing, or nothing sound: it is only a cache.
+Json read_cache() {
+  const auto path = cache_file();
+  std::error_code error;
+  if (path.empty() || !std::filesystem::is_regular_file(path, error)) return Json::object();
+  try {
+    Json json = parse_json(read_text_file(path, kMaxCacheBytes), path.string());
+    return json.is_object() ? json : Json::object();
+  } catch (const Error&) {
+    return Json::object();
+  }
+}
+
+void remember(const std::string& key, const std::vector<KernelTime>& times) {
+  const auto path = cache_file();
+  if (path.empty()) return;
+  // Read again: another process may have added to it. One of two that write at once is lost, and measured again.
+  Json json = read_cache();
+  for (const KernelTime& time : times) json[key][time.packing->name()] = time.weights_per_second;
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  try {
+    OutputFile file(path);
+    file.write(json.dump(1) + "\n");
+    file.commit();
+  } catch (const Error&) {
+    // A read-only home costs a measurement a run, nothing else.
+  }
+}
+
+void sort_fastest_first(std::vector<KernelTime>& times) {
+  std::stable_sort(times.begin(), times.end(),
+                   [](const auto& a, const auto& b) { return a.weights_per_second > b.weights_per_second; });
+}
+
+}  // namespace
+
+KernelChoice::KernelChoice(ThreadPool& pool, const std::string& forced)
+    : pool_(pool), candidates_(kernels::ternary_packings(cpu_features())) {
+  if (forced.empty()) return;
+  std::string known;
+  for (const auto* packing : candidates_) known += (known.empty() ? "" : ", ") + std::string(packing->layout);
+  std::erase_if(candidates_, [&](const auto* packing) { return forced != packing->layout; });
+  if (candidates_.empty()) fail("kernel '{}': expected one of those that run here: {}", forced, known);
+}
+
+void KernelChoice::expect(int64_t weights) {
+  // A power of two, so that models of about the same size share what was measured.
+  weights_ =
+      static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(std::clamp(weights, kFewestWeights, kMostWeights))));
+}
+
+const kernels::Packing& KernelChoice::ternary(int64_t rows, int64_t columns) {
+  if (candidates_.size() == 1 || rows == 0 || columns == 0) return *candidates_.front();
+  return *times(columns).front().packing;
+}
+
+std::string KernelChoice::key(int64_t columns) const {
+  return fmt::format("{}; {} threads; {} columns; {}M weights", cpu_name(), pool_.size(), columns, weights_ >> 20);
+}
+
+std::vector<KernelTime> KernelChoice::times(int64_t columns) {
+  if (const auto known = times_.find(columns); known != times_.end()) return known->second;
+  std::vector<KernelTime> times;
+  const Json cache = read_cache();
+  const auto remembered = cache.find(key(columns));
+  for (const auto* packing : candidates_) {
+    if (remembered == cache.end() || !remembered->is_object()) break;
+    const auto rate = remembered->find(packing->name());
+    if (rate != remembered->end() && rate->is_number()) times.push_back({packing, rate->get<double>()});
+  }
+  if (times.size() != candidates_.size()) {
+    times.clear();
+    for (const auto* packing : candidates_) times.push_back({packing, measure(*packing, columns)});
+    remember(key(columns), times);
+  }
+  sort_fastest_first(times);
+  return times_[columns] = times;
+}
+
+double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
+  // A tall matrix, a few of its groups of rows over and over.
+  const int64_t group = packing.row_group, period = 8 * group;
+  const int64_t periods = std::max<int64_t>(pool_.size(), weights_ / (period * columns)), rows = periods * period;
+  std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
+  Random random(1);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
+  const int64_t part = packing.packed_bytes(period, columns);
+  Buffer<std::byte> weights(static_cast<size_t>(periods * part + kernels::kPackedSlack));
+  packing.pack_codes(codes.data(), columns, 0, period, weights.data());
+  pool_.parallel_for(periods - 1, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
+  });
+  const auto& format = kernels::input_format(packing.input);
+  std::vector<float> values(static_cast<size_t>(columns), 1.0f), output(static_cast<size_t>(rows));
+  Buffer<std::byte> input(static_cast<size_t>(format.row_bytes(columns)));
+  format.prepare(values.data(), columns, input.data());
+  std::vector<double> rates;
+  for (int pass = 0; pass <= kPasses; ++pass) {
+    const double begin = now();
+    pool_.parallel_for(periods, std::max<int64_t>(1, periods / (pool_.size() * 16)),
+                       [&](int64_t first, int64_t last, int) {
+                         packing.multiply({.weights = weights.data(),
+                                           .weight_rows = rows,
+                                           .columns = columns,
+                                           .input = input.data(),
+                                           .input_stride = format.row_bytes(columns),
+                                           .input_rows = 1,
+                                           .output = output.data(),
+                                           .output_stride = rows,
+                                           .row_begin = first * period,
+                                           .row_end = last * period});
+                       });
+    // The first touches everything for the first time.
+    if (pass > 0) rates.push_back(static_cast<double>(rows * columns) / (now() - begin));
+  }
+  return median(rates);
+}
+
+}  // namespace pare
