@@ -16,6 +16,8 @@ struct Elementwise {
   void (*add)(float* x, const float* y, int64_t n);
   /// out = gate * sigmoid(gate) * up, [n]; out may be gate.
   void (*silu_multiply)(const float* gate, const float* up, float* out, int64_t n);
+  /// out = max(gate, 0)^2 * up, [n]; out may be gate (BitNet b1.58 2B4T, arXiv 2504.12285). NaN stays NaN.
+  void (*relu_squared_multiply)(const float* gate, const float* up, float* out, int64_t n);
   /// Rotates the first `dims` components of each of `heads` vectors of head_dim by cos, sin: [dims / 2] (RoFormer).
   void (*rope)(float* x, int heads, int head_dim, int dims, const float* cos, const float* sin, RopeLayout layout);
   /// log(sum(exp(x))), [n], without overflow.

@@ -54,17 +54,23 @@ struct AttentionConfig {
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // of scores, usually 1 / sqrt(head_dim)
   bool qkv_bias = false, output_bias = false;
+  bool sub_norm = false;  // an RMSNorm before the output projection (BitNet)
   LinearConfig linear;
   RopeConfig rope;
   bool operator==(const AttentionConfig&) const = default;
 };
 
-enum class Activation : uint8_t { kSilu };
+/// What becomes of the gate before it multiplies up.
+enum class Activation : uint8_t {
+  kSilu,        // x * sigmoid(x)
+  kReluSquared  // max(x, 0)^2 (BitNet)
+};
 
 struct MlpConfig {
   int64_t width = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;
+  bool sub_norm = false;  // an RMSNorm before the down projection (BitNet)
   LinearConfig linear;
   bool operator==(const MlpConfig&) const = default;
 };

@@ -59,6 +59,9 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     return *found;
   };
   const auto vector = [&](WeightKind kind, int layer) { return store.vector(tensor(kind, layer)); };
+  const auto sub_norm = [&](bool has, WeightKind kind, int layer) {
+    return has ? vector(kind, layer) : std::vector<float>{};
+  };
   const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means, bool bias, WeightKind bias_kind) {
     return Linear{store.matrix(tensor(kind, layer), means), bias ? vector(bias_kind, layer) : std::vector<float>{}};
   };
@@ -72,6 +75,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
       const LinearConfig& means = config.attention->linear;
       layer.attention.emplace(AttentionWeights{
           vector(kAttentionNorm, i),
+          sub_norm(config.attention->sub_norm, kAttentionSubNorm, i),
           {{linear(kQuery, i, means, qkv, kQueryBias), linear(kKey, i, means, qkv, kKeyBias),
             linear(kValue, i, means, qkv, kValueBias)}},
           {{linear(kAttentionOutput, i, means, config.attention->output_bias, kAttentionOutputBias)}}});
@@ -81,6 +85,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
       const LinearConfig& means = config.mlp->linear;
       layer.mlp.emplace(
           MlpWeights{vector(kMlpNorm, i),
+                     sub_norm(config.mlp->sub_norm, kMlpSubNorm, i),
                      {{linear(kGate, i, means, bias, kGateBias), linear(kUp, i, means, bias, kUpBias)}, true},
                      {{linear(kDown, i, means, bias, kDownBias)}}});
     }
@@ -104,7 +109,8 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
     const DType type = layer < 0 ? options.head.value_or(matrices) : matrices;
     return Linear{store.random(shape[0], shape[1], type, ++seed, means), {}};
   };
-  const std::vector<float> gain(static_cast<size_t>(config.hidden), 1.0f);
+  const auto ones = [](bool has, int64_t n) { return std::vector<float>(has ? static_cast<size_t>(n) : 0, 1.0f); };
+  const std::vector<float> gain = ones(true, config.hidden);
   using enum WeightKind;
   model->embedding_ = linear(kEmbedding, -1).weight;
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
@@ -114,13 +120,16 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
       const LinearConfig& means = of.attention->linear;
       layer.attention.emplace(
           AttentionWeights{gain,
+                           ones(of.attention->sub_norm, int64_t{of.attention->heads} * of.attention->head_dim),
                            {{linear(kQuery, i, means), linear(kKey, i, means), linear(kValue, i, means)}},
                            {{linear(kAttentionOutput, i, means)}}});
     }
     if (of.mlp) {
       const LinearConfig& means = of.mlp->linear;
-      layer.mlp.emplace(
-          MlpWeights{gain, {{linear(kGate, i, means), linear(kUp, i, means)}, true}, {{linear(kDown, i, means)}}});
+      layer.mlp.emplace(MlpWeights{gain,
+                                   ones(of.mlp->sub_norm, of.mlp->width),
+                                   {{linear(kGate, i, means), linear(kUp, i, means)}, true},
+                                   {{linear(kDown, i, means)}}});
     }
   }
   model->output_norm_ = gain;
@@ -251,10 +260,10 @@ void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* obs
 }
 
 void Model::norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows) {
-  const int64_t hidden = config_.hidden;
-  for_rows(pool_, rows, rows * hidden, [&](int64_t begin, int64_t end) {
+  const auto width = static_cast<int64_t>(gain.size());
+  for_rows(pool_, rows, rows * width, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      math().rms_norm(x + i * hidden, gain.data(), config_.norm_epsilon, out + i * hidden, hidden);
+      math().rms_norm(x + i * width, gain.data(), config_.norm_epsilon, out + i * width, width);
   });
 }
 
@@ -294,6 +303,7 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   show(observer, ActivationSite::kQuery, index, batch, w.query.data(), rows, q_width);
   show(observer, ActivationSite::kKey, index, batch, w.key.data(), rows, kv_width);
   show(observer, ActivationSite::kValue, index, batch, w.value.data(), rows, kv_width);
+  if (config.sub_norm) norm_rows(w.mixed.data(), weights.sub_norm, w.mixed.data(), rows);
   show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, q_width);
   add_product(weights.output, w.mixed.data(), q_width, rows);
   show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
@@ -310,13 +320,15 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   show(observer, ActivationSite::kMlpInput, index, batch, w.normed.data(), rows, hidden);
   w.input.set(w.normed.data(), rows, hidden);
   float* const gate_up[] = {w.gate.data(), w.up.data()};
+  const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
   const auto activate = [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < rows * config.width; at += config.width) {
       float* gate = w.gate.data() + at;
-      math().silu_multiply(gate, w.up.data() + at, gate, end - begin);
+      multiply(gate, w.up.data() + at, gate, end - begin);
     }
   };
   w.multiplier.run(weights.inputs, w.input, gate_up, activate);
+  if (config.sub_norm) norm_rows(w.gate.data(), weights.sub_norm, w.gate.data(), rows);
   show(observer, ActivationSite::kMlpHidden, index, batch, w.gate.data(), rows, config.width);
   add_product(weights.output, w.gate.data(), config.width, rows);
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);

@@ -11,7 +11,7 @@ namespace {
 using enum WeightKind;
 
 // In the order of the enum, which info() relies on.
-constexpr std::array<WeightKindInfo, 19> kKinds{{{kEmbedding, "embedding", true, false},
+constexpr std::array<WeightKindInfo, 21> kKinds{{{kEmbedding, "embedding", true, false},
                                                  {kOutputNorm, "output_norm", false, false},
                                                  {kOutput, "output", true, false},
                                                  {kAttentionNorm, "attn_norm", false, true},
@@ -23,17 +23,19 @@ constexpr std::array<WeightKindInfo, 19> kKinds{{{kEmbedding, "embedding", true,
                                                  {kKeyBias, "attn_k_bias", false, true},
                                                  {kValueBias, "attn_v_bias", false, true},
                                                  {kAttentionOutputBias, "attn_output_bias", false, true},
+                                                 {kAttentionSubNorm, "attn_sub_norm", false, true},
                                                  {kMlpNorm, "ffn_norm", false, true},
                                                  {kGate, "ffn_gate", true, true},
                                                  {kUp, "ffn_up", true, true},
                                                  {kDown, "ffn_down", true, true},
                                                  {kGateBias, "ffn_gate_bias", false, true},
                                                  {kUpBias, "ffn_up_bias", false, true},
-                                                 {kDownBias, "ffn_down_bias", false, true}}};
+                                                 {kDownBias, "ffn_down_bias", false, true},
+                                                 {kMlpSubNorm, "ffn_sub_norm", false, true}}};
 
 std::optional<Shape> attention_shape(const AttentionConfig& a, int64_t hidden, WeightKind kind) {
   const int64_t query = int64_t{a.heads} * a.head_dim, key = int64_t{a.kv_heads} * a.head_dim;
-  const auto if_bias = [](bool has, int64_t n) { return has ? std::optional(Shape{n}) : std::nullopt; };
+  const auto if_has = [](bool has, int64_t n) { return has ? std::optional(Shape{n}) : std::nullopt; };
   switch (kind) {
     case kAttentionNorm:
       return Shape{hidden};
@@ -45,12 +47,14 @@ std::optional<Shape> attention_shape(const AttentionConfig& a, int64_t hidden, W
     case kAttentionOutput:
       return Shape{hidden, query};
     case kQueryBias:
-      return if_bias(a.qkv_bias, query);
+      return if_has(a.qkv_bias, query);
     case kKeyBias:
     case kValueBias:
-      return if_bias(a.qkv_bias, key);
+      return if_has(a.qkv_bias, key);
     case kAttentionOutputBias:
-      return if_bias(a.output_bias, hidden);
+      return if_has(a.output_bias, hidden);
+    case kAttentionSubNorm:
+      return if_has(a.sub_norm, query);
     default:
       return std::nullopt;
   }
@@ -70,6 +74,8 @@ std::optional<Shape> mlp_shape(const MlpConfig& mlp, int64_t hidden, WeightKind 
       return mlp.bias ? std::optional(Shape{mlp.width}) : std::nullopt;
     case kDownBias:
       return mlp.bias ? std::optional(Shape{hidden}) : std::nullopt;
+    case kMlpSubNorm:
+      return mlp.sub_norm ? std::optional(Shape{mlp.width}) : std::nullopt;
     default:
       return std::nullopt;
   }

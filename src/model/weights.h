@@ -28,6 +28,7 @@ enum class WeightKind : uint8_t {
   kKeyBias,
   kValueBias,
   kAttentionOutputBias,
+  kAttentionSubNorm,
   kMlpNorm,
   kGate,
   kUp,
@@ -35,6 +36,7 @@ enum class WeightKind : uint8_t {
   kGateBias,
   kUpBias,
   kDownBias,
+  kMlpSubNorm,
 };
 
 /// Name in plans and messages ("attn_q", "ffn_down", "embedding"), and whether it is a matrix that plans may store in

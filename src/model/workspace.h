@@ -14,15 +14,17 @@ namespace pare {
 inline constexpr int kAttentionTile = 16;
 
 struct AttentionWeights {
-  std::vector<float> norm;  // [hidden]
-  LinearGroup inputs;       // query, key, value
+  std::vector<float> norm;      // [hidden]
+  std::vector<float> sub_norm;  // [heads * head_dim], or none
+  LinearGroup inputs;           // query, key, value
   LinearGroup output;
 };
 
 struct MlpWeights {
-  std::vector<float> norm;  // [hidden]
-  LinearGroup inputs;       // gate, up
-  LinearGroup output;       // down
+  std::vector<float> norm;      // [hidden]
+  std::vector<float> sub_norm;  // [width], or none
+  LinearGroup inputs;           // gate, up
+  LinearGroup output;           // down
 };
 
 struct Model::Layer {

@@ -111,6 +111,33 @@ TEST(Elementwise, SiluOfExtremes) {
   }
 }
 
+TEST(Elementwise, ReluSquaredMultiply) {
+  Random random(fresh_seed());
+  for (int64_t n : lengths()) {
+    auto gate = normal_values(random, n, 8);
+    const auto up = normal_values(random, n);
+    const float special[] = {0, -0.0f, kInf, -kInf, kNan, 1e-30f, 3e38f};
+    for (size_t i = 0; i < std::size(special) && i + 20 < gate.size(); ++i) gate[i + 20] = special[i];
+    std::vector<float> expected(gate.size());
+    for (size_t i = 0; i < gate.size(); ++i) {
+      const float positive = gate[i] < 0 ? 0 : gate[i];
+      expected[i] = positive * positive * up[i];
+    }
+    for (CpuFeatures path : paths_here()) {
+      const auto in_place =
+          guarded(gate, [&](float* p) { elementwise(path).relu_squared_multiply(p, up.data(), p, n); });
+      const auto apart =
+          guarded(gate, [&](float* p) { elementwise(path).relu_squared_multiply(gate.data(), up.data(), p, n); });
+      expect_same(in_place, expected, describe(path));
+      expect_same(apart, expected, describe(path));
+    }
+    for (size_t i = 0; i < gate.size(); ++i) {
+      if (gate[i] < 0) EXPECT_EQ(expected[i], 0);
+      if (std::isnan(gate[i])) EXPECT_TRUE(std::isnan(expected[i]));
+    }
+  }
+}
+
 TEST(Elementwise, Rope) {
   Random random(fresh_seed());
   for (int head_dim : {2, 4, 20, 64, 80, 96, 128, 130})

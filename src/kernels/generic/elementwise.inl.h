@@ -47,6 +47,14 @@ void silu_multiply(const float* gate, const float* up, float* out, int64_t n) {
   if (i < n) store_first<P>(out + i, silu<P>(load_first<P>(gate + i, n - i), load_first<P>(up + i, n - i)), n - i);
 }
 
+template <class P>
+void relu_squared_multiply(const float* gate, const float* up, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float positive = gate[i] < 0.0f ? 0.0f : gate[i];
+    out[i] = positive * positive * up[i];
+  }
+}
+
 /// Rotates pairs of components `other` apart, the first of each pair `step` apart.
 PARE_INLINE void rotate(float* v, int64_t first, int64_t pairs, int step, int64_t other, const float* cos,
                         const float* sin) {
@@ -131,7 +139,8 @@ int64_t argmax(const float* x, int64_t n) {
 
 template <class P>
 constexpr Elementwise elementwise_table() {
-  return {rms_norm<P>, add<P>, silu_multiply<P>, rope<P>, log_sum_exp<P>, exp_shifted<P>, argmax<P>};
+  return {rms_norm<P>, add<P>,         silu_multiply<P>, relu_squared_multiply<P>,
+          rope<P>,     log_sum_exp<P>, exp_shifted<P>,   argmax<P>};
 }
 
 }  // namespace
