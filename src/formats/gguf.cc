@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "formats/gguf_types.h"
 #include "formats/names.h"
+#include "tensor/ternary.h"
 
 namespace pare {
 namespace {
@@ -186,7 +187,8 @@ const char* ggml_type_name(uint32_t id) {
 
 struct TensorEntry {
   std::string_view name;
-  DType type;
+  DType type = DType::kF32;
+  bool i2_s = false;
   Shape shape;
   uint64_t offset, bytes;  // in the tensor data
 };
@@ -209,10 +211,12 @@ std::vector<int64_t> read_dims(Reader& reader, std::string_view name) {
   return dims;
 }
 
-DType read_type(Reader& reader, std::string_view name) {
+/// Nothing for I2_S.
+std::optional<DType> read_type(Reader& reader, std::string_view name) {
   reader.expect("the type of tensor", name);
   const uint64_t at = reader.position();
   const auto id = reader.number<uint32_t>();
+  if (id == kGgufI2s) return std::nullopt;
   const DTypeInfo* type = find_dtype_gguf(id);
   if (!type) {
     const std::string known = ggml_type_name(id);
@@ -222,21 +226,30 @@ DType read_type(Reader& reader, std::string_view name) {
   return type->type;
 }
 
+/// Bytes of an I2_S tensor; nothing if its size overflows or ends within a block of the smaller layout.
+std::optional<int64_t> checked_i2s_bytes(const std::vector<int64_t>& dims) {
+  const auto count = checked_count(dims);
+  if (!count || *count % i2s_block_columns(I2sLayout::kArm) != 0) return std::nullopt;
+  return *count / 4 + kI2sTailBytes;
+}
+
 TensorEntry read_tensor_entry(Reader& reader, uint64_t alignment) {
   TensorEntry entry;
   entry.name = read_name(reader, "a tensor's name", kGgufMaxTensorNameBytes);
   const std::vector<int64_t> dims = read_dims(reader, entry.name);
-  entry.type = read_type(reader, entry.name);
+  const std::optional<DType> known = read_type(reader, entry.name);
+  entry.i2_s = !known;
+  entry.type = known.value_or(DType::kF32);
   const DTypeInfo& type = info(entry.type);
   const int64_t columns = dims.empty() ? 1 : dims.back();
   if (columns % type.block_size != 0) {
     fail("{}: tensor {} has rows of {} values, expected a multiple of {}'s block of {}", reader.file(),
          quote_name(entry.name), columns, type.name, type.block_size);
   }
-  const std::optional<int64_t> bytes = checked_bytes(entry.type, dims);
+  const std::optional<int64_t> bytes = entry.i2_s ? checked_i2s_bytes(dims) : checked_bytes(entry.type, dims);
   if (!bytes) {
-    fail("{}: tensor {} has dimensions {}, whose size overflows", reader.file(), quote_name(entry.name),
-         fmt::join(dims, " x "));
+    fail("{}: tensor {} has dimensions {}, whose size overflows{}", reader.file(), quote_name(entry.name),
+         fmt::join(dims, " x "), entry.i2_s ? " or is no multiple of I2_S's block of 64" : "");
   }
   entry.shape = Shape(dims);
   entry.bytes = static_cast<uint64_t>(*bytes);
@@ -336,7 +349,7 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, const std::string& na
   file.tensors.reserve(entries.size());
   for (const TensorEntry& entry : entries) {
     file.tensors.push_back(
-        {std::string(entry.name), {entry.type, entry.shape, data.subspan(entry.offset, entry.bytes)}});
+        {std::string(entry.name), {entry.type, entry.shape, data.subspan(entry.offset, entry.bytes)}, entry.i2_s});
   }
   return file;
 }

@@ -63,9 +63,15 @@ class GgufMetadata {
   std::vector<std::pair<std::string, GgufValue>> entries_;
 };
 
+/// I2_S (bitnet.cpp's ggml type 36): two bits a weight in one of two layouts (tensor/ternary.h), then a float32 scale
+/// of the whole tensor in the first of 32 bytes.
+inline constexpr uint32_t kGgufI2s = 36;
+inline constexpr int64_t kI2sTailBytes = 32;
+
 struct GgufTensor {
   std::string name;
-  TensorView view;  // shape outermost first: GGUF's dimensions reversed
+  TensorView view;    // shape outermost first: GGUF's dimensions reversed
+  bool i2_s = false;  // the bytes are I2_S, which no DType expresses: view.type is meaningless
 };
 
 /// An opened GGUF file: everything checked (sizes, overlaps, overflow, duplicates, alignment, known types), nothing

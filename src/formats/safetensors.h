@@ -43,6 +43,7 @@ struct SafetensorsTensorToWrite {
   DType type;  // one that has a safetensors name
   Shape shape;
   std::function<void(FunctionRef<void(std::span<const std::byte>)> sink)> produce;
+  bool u8 = false;  // bytes (U8), which no DType expresses: type is meaningless
 };
 
 /// Writes one safetensors file to `out`, which the caller commits.

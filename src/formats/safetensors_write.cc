@@ -16,18 +16,20 @@ constexpr size_t kHeaderAlignment = 8;  // so that tensors of any type start at 
 
 using Tensor = SafetensorsTensorToWrite;
 
+const char* type_name(const Tensor& tensor) { return tensor.u8 ? "U8" : info(tensor.type).safetensors; }
+int value_bytes(const Tensor& tensor) { return tensor.u8 ? 1 : info(tensor.type).block_bytes; }
+
 int64_t checked_tensor_bytes(const Tensor& tensor) {
-  const DTypeInfo& type = info(tensor.type);
-  if (!type.safetensors) {
+  if (!type_name(tensor)) {
     fail("writing safetensors: tensor {} is {}, expected a type that the format has", quote_name(tensor.name),
-         type.name);
+         info(tensor.type).name);
   }
   if (tensor.name.empty() || tensor.name == kSafetensorsMetadata || !is_printable(tensor.name)) {
     fail("writing safetensors: tensor name {}: expected UTF-8 without control characters", quote_name(tensor.name));
   }
   std::vector<int64_t> dims;
   for (int i = 0; i < tensor.shape.rank(); ++i) dims.push_back(tensor.shape[i]);
-  const std::optional<int64_t> bytes = checked_bytes(tensor.type, dims);
+  const std::optional<int64_t> bytes = tensor.u8 ? checked_count(dims) : checked_bytes(tensor.type, dims);
   if (!bytes) {
     fail("writing safetensors: tensor {} of shape {} is too large", quote_name(tensor.name), tensor.shape.to_string());
   }
@@ -38,9 +40,8 @@ int64_t checked_tensor_bytes(const Tensor& tensor) {
 std::vector<const Tensor*> file_order(std::span<const Tensor> tensors) {
   std::vector<const Tensor*> order;
   for (const Tensor& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [](const Tensor* a, const Tensor* b) {
-    return info(a->type).block_bytes > info(b->type).block_bytes;
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Tensor* a, const Tensor* b) { return value_bytes(*a) > value_bytes(*b); });
   return order;
 }
 
@@ -67,7 +68,7 @@ std::string make_header(const std::map<std::string, std::string>& metadata, cons
     const int64_t end = offset + checked_tensor_bytes(*tensor);
     separate();
     json += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}}", json_literal(tensor->name),
-                        info(tensor->type).safetensors, tensor->shape.to_string(), offset, end);
+                        type_name(*tensor), tensor->shape.to_string(), offset, end);
     offset = end;
   }
   json += "}";

@@ -11,6 +11,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 #include "plan/plan.h"
+#include "tensor/ternary.h"
 #include "text/tokenizer.h"
 
 namespace pare {
@@ -39,9 +40,13 @@ struct Checkpoint {
   int64_t bytes() const;
 };
 
-/// Opens a folder or a .gguf file; reads headers only. Throws Error naming file and place: unknown architecture (with
-/// the known ones), config that contradicts tensors, missing or unexpected tensors or shards.
-Checkpoint open_checkpoint(const std::filesystem::path& path);
+struct OpenOptions {
+  std::optional<I2sLayout> i2s;  // of I2_S tensors, which do not say it themselves
+};
+/// Opens a folder or a .gguf file; reads headers only, but for the scales of ternary weights (which float weights that
+/// a model quantizes itself are read for). Throws Error naming file and place: unknown architecture (with the known
+/// ones), config that contradicts tensors, missing or unexpected tensors or shards, I2_S without a layout.
+Checkpoint open_checkpoint(const std::filesystem::path& path, const OpenOptions& options = {});
 
 /// The checkpoint that a plan makes of another: dropped parts absent, weights re-encoded when they are read. Nothing is
 /// computed here. Throws Error if the plan names layers that are not there or drops what is already gone. A type whose

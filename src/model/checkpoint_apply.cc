@@ -3,7 +3,9 @@
 #include <map>
 
 #include "base/error.h"
+#include "kernels/ternary.h"
 #include "model/checkpoint.h"
+#include "model/ternary.h"
 
 namespace pare {
 namespace {
@@ -12,28 +14,40 @@ int64_t count_not_finite(std::span<const float> values) {
   return std::count_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
 }
 
-/// The weight in another type: decoded and encoded when it is read.
-WeightTensor in_type(const WeightTensor& source, DType type) {
+/// The values of a weight, its scale in them, in another type.
+std::vector<std::byte> encode_values(const WeightTensor& source, const TensorView& view, DType type) {
+  const int64_t rows = view.shape.rows(), columns = view.shape.columns();
+  const DTypeInfo &from = info(view.type), &to = info(type);
+  std::vector<std::byte> bytes(static_cast<size_t>(to.bytes(view.shape.count())));
+  std::vector<float> row(static_cast<size_t>(columns));
+  int64_t bad = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    from.decode(view.row(r), row.data(), columns);
+    for (float& value : row) value *= source.scale;
+    bad += count_not_finite(row);
+    to.encode(row.data(), bytes.data() + r * to.bytes(columns), columns);
+  }
+  if (bad > 0) fail("{}: {} of its {} values are NaN or infinite", source.name, bad, view.shape.count());
+  return bytes;
+}
+
+/// The weight in another type: decoded and encoded when it is read. Ternary weights stay what they are in a ternary
+/// type, and what a module that quantizes its inputs stores in one must be ternary.
+WeightTensor in_type(const WeightTensor& source, DType type, bool quantized_inputs) {
+  const bool keeps_codes = kernels::is_ternary(source.type) && kernels::is_ternary(type);
+  const bool must_be_ternary = quantized_inputs && kernels::is_ternary(type);
   WeightTensor result = source;
   result.type = type;
+  if (!keeps_codes && !must_be_ternary) result.scale = 1;
   result.mapped = {};
   result.key = source.key.empty() ? "" : source.key + "@" + info(type).name;
   result.owner = nullptr;  // the closure's copy of the source keeps it
-  result.make = [source, type] {
+  result.make = [source, type, keeps_codes, must_be_ternary] {
     std::vector<std::byte> storage;
     const TensorView view = source.read(storage);
-    const int64_t rows = view.shape.rows(), columns = view.shape.columns();
-    const DTypeInfo &from = info(view.type), &to = info(type);
-    std::vector<std::byte> bytes(static_cast<size_t>(to.bytes(view.shape.count())));
-    std::vector<float> row(static_cast<size_t>(columns));
-    int64_t bad = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      from.decode(view.row(r), row.data(), columns);
-      bad += count_not_finite(row);
-      to.encode(row.data(), bytes.data() + r * to.bytes(columns), columns);
-    }
-    if (bad > 0) fail("{}: {} of its {} values are NaN or infinite", source.name, bad, view.shape.count());
-    return bytes;
+    if (keeps_codes) return to_ternary_type(view, type);
+    if (must_be_ternary) return ternary_of_values(view, type, source.name);
+    return encode_values(source, view, type);
   };
   return result;
 }
@@ -103,7 +117,8 @@ Checkpoint apply_plan(const Checkpoint& base, const Plan& plan, std::vector<std:
     const WeightKindInfo& kind = info(weight.id.kind);
     const auto wanted = kind.matrix ? plan.type_of(kind.name, weight.id.layer) : std::nullopt;
     const DType type = wanted ? fitting_type(weight, *wanted, misfits) : weight.type;
-    result.weights.push_back(type == weight.type ? weight : in_type(weight, type));
+    result.weights.push_back(type == weight.type ? weight
+                                                 : in_type(weight, type, quantizes_inputs(base.config, weight.id)));
   }
   result.plan = merge(base.plan, in_original_layers(plan, base.original_layers));
   if (result.source.empty()) result.source = base.name;
@@ -122,7 +137,7 @@ void check_finite(const Checkpoint& checkpoint, Progress& progress) {
     const TensorView view = weight.read(storage);
     const int64_t columns = view.shape.columns();
     row.resize(static_cast<size_t>(columns));
-    int64_t bad = 0;
+    int64_t bad = std::isfinite(weight.scale) ? 0 : 1;
     for (int64_t r = 0; r < view.shape.rows(); ++r) {
       info(view.type).decode(view.row(r), row.data(), columns);
       bad += count_not_finite(row);

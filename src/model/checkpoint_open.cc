@@ -1,16 +1,20 @@
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <map>
 #include <set>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/bitnet_folder.h"
 #include "model/card.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
 #include "model/llama_cpp.h"
 #include "model/side_data.h"
+#include "model/ternary.h"
 
 namespace pare {
 namespace {
@@ -29,28 +33,57 @@ bool ignorable(const ModelConfig& config, const std::string& name, const std::op
   return of_mlp ? !layer.mlp.has_value() : !layer.attention.has_value();
 }
 
-void add_weight(Checkpoint& checkpoint, const Family& family, const char* WeightName::*column, const std::string& name,
-                const TensorView& view, const std::shared_ptr<const void>& owner) {
+/// The weight that a tensor is, without its bytes; nothing if the tensor may be left aside. The shape is the expected
+/// one.
+std::optional<WeightTensor> find_tensor(const Checkpoint& checkpoint, const Family& family,
+                                        const char* WeightName::*column, const std::string& name,
+                                        const std::shared_ptr<const void>& owner) {
   const std::string where = checkpoint.path.string();
   const auto id = find_weight(family, name, column);
   const auto shape = id ? expected_shape(checkpoint.config, *id) : std::nullopt;
   if (!shape) {
-    if (ignorable(checkpoint.config, name, id)) return;
+    if (ignorable(checkpoint.config, name, id)) return std::nullopt;
     fail("{}: unexpected tensor {} for a {} of {} layers", where, name, family.name, checkpoint.config.layers.size());
-  }
-  if (!(view.shape == *shape)) {
-    fail("{}: tensor {} is {}, expected {} by the configuration", where, name, view.shape.to_string(),
-         shape->to_string());
   }
   WeightTensor weight;
   weight.id = *id;
   weight.name = name;
-  weight.type = view.type;
-  weight.shape = view.shape;
-  weight.mapped = view.bytes;
+  weight.shape = *shape;
   weight.owner = owner;
   weight.key = where + "#" + name;
+  return weight;
+}
+
+void check_shape(const Checkpoint& checkpoint, const WeightTensor& weight, const Shape& found) {
+  if (found == weight.shape) return;
+  fail("{}: tensor {} is {}, expected {} by the configuration", checkpoint.path.string(), weight.name,
+       found.to_string(), weight.shape.to_string());
+}
+
+/// A weight whose bytes are used as they are.
+void add_mapped(Checkpoint& checkpoint, WeightTensor weight, const TensorView& view) {
+  check_shape(checkpoint, weight, view.shape);
+  weight.type = view.type;
+  weight.mapped = view.bytes;
   checkpoint.weights.push_back(std::move(weight));
+}
+
+/// Errors about a tensor of the file, which name the tensor only.
+template <class Make>
+auto in_file(const Checkpoint& checkpoint, Make make) {
+  try {
+    return make();
+  } catch (const Error& error) {
+    throw Error(checkpoint.path.string() + ": " + error.what());
+  }
+}
+
+bool is_layer_matrix(const WeightId& id) { return id.layer >= 0 && info(id.kind).matrix; }
+
+/// The name of a tensor that belongs to a weight: "blk.0.attn_q.weight" -> "blk.0.attn_q" + suffix.
+std::string sibling_name(const std::string& weight, std::string_view suffix) {
+  constexpr std::string_view kWeight = ".weight";
+  return (weight.ends_with(kWeight) ? weight.substr(0, weight.size() - kWeight.size()) : weight) + std::string(suffix);
 }
 
 void check_complete(Checkpoint& checkpoint, const Family& family, const char* WeightName::*column) {
@@ -144,7 +177,75 @@ void read_origin(Checkpoint& checkpoint, const GgufMetadata& metadata) {
   }
 }
 
-Checkpoint open_gguf(const std::filesystem::path& path) {
+constexpr std::string_view kScaleSuffix = ".scale";
+
+/// GGUF's scales of whole tensors, by name ("blk.0.attn_q.scale", as llama.cpp reads them).
+std::map<std::string, float> read_scales(const GgufFile& file) {
+  std::map<std::string, float> scales;
+  for (const GgufTensor& tensor : file.tensors) {
+    if (!tensor.name.ends_with(kScaleSuffix)) continue;
+    const std::string& where = file.metadata.file();
+    if (tensor.i2_s || tensor.view.type != DType::kF32 || tensor.view.shape.count() != 1) {
+      fail("{}: tensor {} is {} {}, expected one f32", where, tensor.name,
+           tensor.i2_s ? "i2_s" : info(tensor.view.type).name, tensor.view.shape.to_string());
+    }
+    float& scale = scales[tensor.name];
+    info(DType::kF32).decode(tensor.view.bytes.data(), &scale, 1);
+    if (!(scale > 0) || !std::isfinite(scale)) {
+      fail("{}: tensor {} is {}, expected a positive number", where, tensor.name, scale);
+    }
+  }
+  return scales;
+}
+
+/// Whether linear layers quantize their inputs: what pare.activations says, else what the weights tell.
+ActivationQuantization activations_of(const GgufFile& file, const Family& family) {
+  const std::string& where = file.metadata.file();
+  if (const std::string* own = file.metadata.find_string(kActivationsKey)) {
+    if (const auto found = find_activations(*own)) return *found;
+    fail("{}: {} is \"{}\", expected none or int8", where, kActivationsKey, *own);
+  }
+  const bool bitnet = family.ternary || std::any_of(file.tensors.begin(), file.tensors.end(), [](const auto& tensor) {
+                        return tensor.i2_s || tensor.name.ends_with(kScaleSuffix);
+                      });
+  return bitnet ? ActivationQuantization::kInt8Row : ActivationQuantization::kNone;
+}
+
+void add_gguf_weights(Checkpoint& checkpoint, const Family& family, const GgufFile& file, const OpenOptions& options) {
+  std::map<std::string, float> scales = read_scales(file);
+  for (const GgufTensor& tensor : file.tensors) {
+    if (tensor.name == "rope_freqs.weight" || tensor.name.ends_with(kScaleSuffix)) continue;
+    auto weight = find_tensor(checkpoint, family, &WeightName::gguf, tensor.name, file.mapping);
+    const auto scale = scales.extract(sibling_name(tensor.name, kScaleSuffix));
+    if (!weight) continue;
+    if (!scale.empty() && (!is_layer_matrix(weight->id) || tensor.i2_s)) {
+      fail("{}: tensor {} has a scale of its own beside it, which is for matrices of layers that have none inside",
+           checkpoint.path.string(), tensor.name);
+    }
+    if (!scale.empty()) weight->scale = scale.mapped();
+    if (!tensor.i2_s) {
+      add_mapped(checkpoint, std::move(*weight), tensor.view);
+      continue;
+    }
+    check_shape(checkpoint, *weight, tensor.view.shape);
+    if (!is_layer_matrix(weight->id)) {
+      fail("{}: tensor {} is i2_s, expected a matrix of a layer in this type", checkpoint.path.string(), tensor.name);
+    }
+    if (!options.i2s) {
+      fail(
+          "{}: tensor {} is I2_S, which has two layouts, and the file does not say which: --i2s x86 for a file made on "
+          "an x86 machine (as most downloads are), --i2s arm for one made on ARM; the wrong one gives garbage",
+          checkpoint.path.string(), tensor.name);
+    }
+    checkpoint.weights.push_back(
+        in_file(checkpoint, [&] { return i2s_weight(std::move(*weight), tensor.view.bytes, *options.i2s); }));
+  }
+  for (const auto& [name, scale] : scales) {
+    fail("{}: unexpected tensor {}: there is no weight it could scale", checkpoint.path.string(), name);
+  }
+}
+
+Checkpoint open_gguf(const std::filesystem::path& path, const OpenOptions& options) {
   GgufFile file = GgufFile::open(path);
   const Family& family = family_of_gguf(file.metadata);
   Checkpoint checkpoint;
@@ -154,9 +255,10 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
   checkpoint.name = name && !name->empty() ? *name : path.stem().string();
   checkpoint.config = family.from_gguf(file.metadata);
   complete_from_tensors(checkpoint.config, file);
+  set_activations(checkpoint.config, activations_of(file, family));
   check_config(checkpoint.config, path.string());
   read_origin(checkpoint, file.metadata);
-  if (file.metadata.get_string("general.architecture") == family.gguf_deci) {
+  if (family.gguf_deci && file.metadata.get_string("general.architecture") == family.gguf_deci) {
     remove_stand_ins(checkpoint.config, checkpoint.plan, checkpoint.original_layers, path.string());
   }
   if (!file.metadata.find("pare.plan")) checkpoint.plan = plan_of_config(checkpoint.config);
@@ -166,10 +268,7 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
       checkpoint.tokenizer = std::make_shared<TokenizerData>(read_tokenizer_gguf(file.metadata));
     }
   }
-  for (const GgufTensor& tensor : file.tensors) {
-    if (tensor.name == "rope_freqs.weight") continue;
-    add_weight(checkpoint, family, &WeightName::gguf, tensor.name, tensor.view, file.mapping);
-  }
+  add_gguf_weights(checkpoint, family, file, options);
   check_complete(checkpoint, family, &WeightName::gguf);
   read_side_data(checkpoint, file.metadata);
   checkpoint.card = std::make_shared<const GgufMetadata>(card_of(file.metadata));
@@ -181,6 +280,33 @@ Json read_json(const std::filesystem::path& path) {
   Json json = parse_json(read_text_file(path, kMaxConfigBytes), path.string());
   if (!json.is_object()) fail("{}: expected an object", path.string());
   return json;
+}
+
+void add_folder_weights(Checkpoint& checkpoint, const Family& family, const SafetensorsFile& file,
+                        const std::optional<BitnetPacking>& packing) {
+  constexpr std::string_view kFolderScale = ".weight_scale";
+  const auto owner = std::make_shared<std::vector<std::shared_ptr<const MappedFile>>>(file.mappings);
+  std::map<std::string_view, const SafetensorsTensor*> scales;
+  for (const SafetensorsTensor& tensor : file.tensors) {
+    if (packing && tensor.name.ends_with(kFolderScale)) scales[tensor.name] = &tensor;
+  }
+  for (const SafetensorsTensor& tensor : file.tensors) {
+    if (scales.contains(tensor.name)) continue;
+    auto weight = find_tensor(checkpoint, family, &WeightName::hugging_face, tensor.name, owner);
+    if (!weight) continue;
+    const auto scale = scales.find(sibling_name(tensor.name, kFolderScale));
+    if (packing && is_layer_matrix(weight->id) && packing->converts(sibling_name(tensor.name, ""))) {
+      checkpoint.weights.push_back(in_file(checkpoint, [&] {
+        return bitnet_weight(*packing, std::move(*weight), tensor, scale == scales.end() ? nullptr : scale->second);
+      }));
+      continue;
+    }
+    if (!tensor.foreign_type.empty()) {
+      fail("{}: tensor {} has type {}, expected F32, F16 or BF16", checkpoint.path.string(), tensor.name,
+           tensor.foreign_type);
+    }
+    add_mapped(checkpoint, std::move(*weight), tensor.view);
+  }
 }
 
 Checkpoint open_folder(const std::filesystem::path& path) {
@@ -199,20 +325,9 @@ Checkpoint open_folder(const std::filesystem::path& path) {
   const Family& family = family_of_json(json, config_path.string());
   checkpoint.config = family.from_json(json, config_path.string());
   check_config(checkpoint.config, config_path.string());
-  if (const auto quantized = json.find("quantization_config"); quantized != json.end() && !quantized->is_null()) {
-    fail("{}: quantization_config is set: weights quantized by others are not supported in this format",
-         config_path.string());
-  }
-  SafetensorsFile file = SafetensorsFile::open_folder(path);
-  const auto owner = std::make_shared<std::vector<std::shared_ptr<const MappedFile>>>(file.mappings);
-  for (const SafetensorsTensor& tensor : file.tensors) {
-    if (!tensor.foreign_type.empty()) {
-      if (ignorable(checkpoint.config, tensor.name, find_weight(family, tensor.name, &WeightName::hugging_face)))
-        continue;
-      fail("{}: tensor {} has type {}, expected F32, F16 or BF16", path.string(), tensor.name, tensor.foreign_type);
-    }
-    add_weight(checkpoint, family, &WeightName::hugging_face, tensor.name, tensor.view, owner);
-  }
+  const auto packing = read_bitnet_packing(json, config_path.string());
+  if (packing) set_activations(checkpoint.config, ActivationQuantization::kInt8Row);
+  add_folder_weights(checkpoint, family, SafetensorsFile::open_folder(path), packing);
   if (std::filesystem::exists(path / "tokenizer.json") || std::filesystem::exists(path / "tokenizer.model")) {
     checkpoint.tokenizer = std::make_shared<TokenizerData>(read_tokenizer_folder(path));
   }
@@ -259,11 +374,11 @@ int64_t Checkpoint::bytes() const {
   return count;
 }
 
-Checkpoint open_checkpoint(const std::filesystem::path& path) {
+Checkpoint open_checkpoint(const std::filesystem::path& path, const OpenOptions& options) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) fail("{}: no such file or folder", path.string());
-  return std::filesystem::is_directory(status) ? open_folder(path) : open_gguf(path);
+  return std::filesystem::is_directory(status) ? open_folder(path) : open_gguf(path, options);
 }
 
 }  // namespace pare

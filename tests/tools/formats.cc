@@ -86,7 +86,7 @@ Json gguf_json(const std::string& path) {
   json["tensors"] = Json::array();
   for (const GgufTensor& tensor : file.tensors) {
     json["tensors"].push_back({{"name", tensor.name},
-                               {"type", info(tensor.view.type).name},
+                               {"type", tensor.i2_s ? "i2_s" : info(tensor.view.type).name},
                                {"shape", shape_json(tensor.view.shape)},
                                {"bytes", hex(tensor.view.bytes)}});
   }
@@ -119,6 +119,7 @@ void copy_gguf(const std::string& from, const std::string& to) {
   const GgufFile file = GgufFile::open(from);
   std::vector<GgufTensorToWrite> tensors;
   for (const GgufTensor& tensor : file.tensors) {
+    if (tensor.i2_s) fail("{}: tensor {} is I2_S, which is not written", from, tensor.name);
     tensors.push_back({tensor.name, tensor.view.type, tensor.view.shape, producer(tensor.view)});
   }
   OutputFile out(to);

@@ -22,7 +22,9 @@ struct Family {
   const char* name;          // config.json's model_type
   const char* architecture;  // config.json's architectures[0]
   const char* gguf;          // general.architecture
-  const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ
+  const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ, or
+                             // null if there is none
+  bool ternary;              // GGUF files that do not say otherwise quantize the inputs of linear layers (BitNet)
   RopeLayout gguf_rope;      // the order of q and k rows that GGUF expects
   std::span<const WeightName> names;
   /// Throw Error naming `where` and the key.

@@ -1,0 +1,180 @@
+#include "model/ternary.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "formats/gguf.h"
+#include "kernels/ternary.h"
+#include "tensor/block_parts.h"
+
+namespace pare {
+namespace {
+
+void check_codes(const std::vector<uint8_t>& codes, int64_t columns, const std::string& name) {
+  const auto wrong = std::find_if(codes.begin(), codes.end(), [](uint8_t code) { return code > 2; });
+  if (wrong == codes.end()) return;
+  const int64_t at = wrong - codes.begin();
+  fail("tensor {}: code {} in row {}, column {}; expected 0, 1 or 2 (for -1, 0 and 1)", name, *wrong, at / columns,
+       at % columns);
+}
+
+std::vector<std::byte> encode_unit(DType type, const std::vector<uint8_t>& codes) {
+  const auto count = static_cast<int64_t>(codes.size());
+  std::vector<std::byte> bytes(static_cast<size_t>(info(type).bytes(count)));
+  encode_ternary_codes(type, codes.data(), kUnitScale, bytes.data(), count);
+  return bytes;
+}
+
+/// Some values of a matrix in a ternary type: codes, and the float16 scale of each.
+struct Recoder {
+  std::vector<uint8_t> codes;
+  std::vector<uint16_t> scales;
+
+  explicit Recoder(const TensorView& view)
+      : codes(static_cast<size_t>(view.shape.count())), scales(static_cast<size_t>(view.shape.count())) {
+    const BlockForm& form = *find_block_form(view.type);
+    BlockParts parts;
+    const std::byte* block = view.bytes.data();
+    for (size_t k = 0; k < codes.size(); k += static_cast<size_t>(form.columns), block += info(view.type).block_bytes) {
+      form.split(block, parts);
+      std::copy_n(parts.codes, form.columns, codes.data() + k);
+      std::fill_n(scales.data() + k, form.columns, parts.d);
+    }
+  }
+};
+
+}  // namespace
+
+WeightTensor ternary_weight(WeightTensor weight, float scale, FillCodes fill) {
+  const int64_t columns = weight.shape.columns();
+  if (!(scale > 0) || !std::isfinite(scale)) {
+    fail("tensor {}: its scale is {}, expected a positive number", weight.name, scale);
+  }
+  const auto types = {DType::kTQ2_0, DType::kQ2_0};
+  const auto* type =
+      std::find_if(types.begin(), types.end(), [&](DType row) { return columns % info(row).block_size == 0; });
+  if (type == types.end()) {
+    fail("tensor {}: rows of {} ternary weights, expected a multiple of {} or {} (the blocks of tq2_0 and q2_0)",
+         weight.name, columns, info(DType::kTQ2_0).block_size, info(DType::kQ2_0).block_size);
+  }
+  weight.type = *type;
+  weight.scale = scale;
+  weight.mapped = {};
+  if (!weight.key.empty()) weight.key += std::string("@") + info(*type).name;
+  weight.make = [name = weight.name, shape = weight.shape, type = *type, owner = std::move(weight.owner),
+                 fill = std::move(fill)] {
+    std::vector<uint8_t> codes(static_cast<size_t>(shape.count()));
+    fill(codes.data());
+    check_codes(codes, shape.columns(), name);
+    return encode_unit(type, codes);
+  };
+  weight.owner = nullptr;  // the closure keeps it
+  return weight;
+}
+
+WeightTensor i2s_weight(WeightTensor weight, std::span<const std::byte> bytes, I2sLayout layout) {
+  const int64_t columns = weight.shape.columns(), count = weight.shape.count(), block = i2s_block_columns(layout);
+  if (columns % block != 0) {
+    fail("tensor {}: rows of {} weights, expected a multiple of {} in I2_S's layout of {} machines", weight.name,
+         columns, block, i2s_layout_name(layout));
+  }
+  float scale;
+  std::memcpy(&scale, bytes.data() + count / 4, sizeof scale);
+  return ternary_weight(std::move(weight), scale,
+                        [bytes, layout, count](uint8_t* codes) { unpack_i2s(layout, bytes.data(), codes, count); });
+}
+
+bool quantizes_inputs(const ModelConfig& config, const WeightId& id) {
+  if (id.layer < 0) return false;
+  const LayerConfig& layer = config.layers[static_cast<size_t>(id.layer)];
+  const LinearConfig& linear = id.kind >= WeightKind::kMlpNorm ? layer.mlp->linear : layer.attention->linear;
+  return linear.activations != ActivationQuantization::kNone;
+}
+
+bool is_ternary_weight(const ModelConfig& config, const WeightTensor& weight) {
+  return info(weight.id.kind).matrix && kernels::is_ternary(weight.type) && quantizes_inputs(config, weight.id);
+}
+
+TernaryCodes read_ternary(const WeightTensor& weight, const TensorView& view) {
+  const Recoder parts(view);
+  check_codes(parts.codes, view.shape.columns(), weight.name);
+  const uint16_t scale = parts.scales.empty() ? kUnitScale : parts.scales[0];
+  const auto other = std::find_if(parts.scales.begin(), parts.scales.end(), [&](uint16_t s) { return s != scale; });
+  if (other != parts.scales.end()) {
+    fail("tensor {}: row {} has a block whose scale differs from the first's; ternary weights have one for all",
+         weight.name, (other - parts.scales.begin()) / view.shape.columns());
+  }
+  return {parts.codes, weight.scale * f16_to_float(scale)};
+}
+
+std::vector<std::byte> to_ternary_type(const TensorView& from, DType type) {
+  const DTypeInfo& to = info(type);
+  const auto count = from.shape.count();
+  const Recoder parts(from);
+  std::vector<std::byte> bytes(static_cast<size_t>(to.bytes(count)));
+  std::vector<float> values(static_cast<size_t>(to.block_size));
+  std::byte* block = bytes.data();
+  for (int64_t k = 0; k < count; k += to.block_size, block += to.block_bytes) {
+    const uint8_t* codes = parts.codes.data() + k;
+    const uint16_t* scales = parts.scales.data() + k;
+    const bool ternary = std::all_of(codes, codes + to.block_size, [](uint8_t code) { return code <= 2; });
+    if (ternary && std::all_of(scales, scales + to.block_size, [&](uint16_t s) { return s == *scales; })) {
+      encode_ternary_codes(type, codes, *scales, block, to.block_size);
+      continue;
+    }
+    for (size_t i = 0; i < values.size(); ++i) values[i] = f16_to_float(scales[i]) * static_cast<float>(codes[i] - 1);
+    to.encode(values.data(), block, to.block_size);
+  }
+  return bytes;
+}
+
+std::vector<std::byte> ternary_of_values(const TensorView& from, DType type, const std::string& name) {
+  const int64_t rows = from.shape.rows(), columns = from.shape.columns();
+  std::vector<uint8_t> codes(static_cast<size_t>(from.shape.count()));
+  std::vector<float> row(static_cast<size_t>(columns));
+  for (int64_t r = 0; r < rows; ++r) {
+    info(from.type).decode(from.row(r), row.data(), columns);
+    for (int64_t k = 0; k < columns; ++k) {
+      const float value = row[static_cast<size_t>(k)];
+      if (value != -1 && value != 0 && value != 1) {
+        fail(
+            "tensor {}: {} in row {}, column {}; expected -1, 0 or 1: what is not ternary any more cannot be stored "
+            "as {}",
+            name, value, r, k, info(type).name);
+      }
+      codes[static_cast<size_t>(r * columns + k)] = static_cast<uint8_t>(static_cast<int>(value) + 1);
+    }
+  }
+  return encode_unit(type, codes);
+}
+
+const char* activations_name(ActivationQuantization activations) {
+  return activations == ActivationQuantization::kInt8Row ? "int8" : "none";
+}
+
+std::optional<ActivationQuantization> find_activations(std::string_view name) {
+  for (const auto activations : {ActivationQuantization::kNone, ActivationQuantization::kInt8Row}) {
+    if (name == activations_name(activations)) return activations;
+  }
+  return std::nullopt;
+}
+
+void set_activations(ModelConfig& config, ActivationQuantization activations) {
+  for (LayerConfig& layer : config.layers) {
+    if (layer.attention) layer.attention->linear.activations = activations;
+    if (layer.mlp) layer.mlp->linear.activations = activations;
+  }
+}
+
+bool quantizes_activations(const ModelConfig& config) {
+  return std::any_of(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) {
+    constexpr auto kNone = ActivationQuantization::kNone;
+    return (layer.attention && layer.attention->linear.activations != kNone) ||
+           (layer.mlp && layer.mlp->linear.activations != kNone);
+  });
+}
+
+}  // namespace pare
