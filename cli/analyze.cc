@@ -128,7 +128,7 @@ void add_analyze_command(CLI::App& app, Common& common) {
                               {"pare analyze model.gguf", "pare analyze model/ --html report.html",
                                "pare analyze model.gguf --calibration self --tokens 16384",
                                "pare analyze model.gguf --calibration my-texts.txt --json > scores.json"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   add_calibration_options(command, options->calibration);
   command->add_option("--html", options->html, "Also write a report with charts")->type_name("FILE");
   on_run(command, [options, &common] { analyze(*options, common); });

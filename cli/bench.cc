@@ -77,7 +77,7 @@ Subject from_shape(const BenchOptions& options) {
 
 Subject from_file(const BenchOptions& options, Common& common) {
   Subject subject;
-  subject.checkpoint = open_checkpoint(options.model);
+  subject.checkpoint = open_checkpoint(options.model, common.open);
   if (options.weights) {
     Plan plan;
     plan.store.push_back({});
@@ -233,6 +233,7 @@ void add_bench_command(CLI::App& app, Common& common) {
       {"pare bench model.gguf", "pare bench model.gguf --threads-list 1,2,4 --prompt 512 --gen 128",
        "pare bench --shape llama-3.2-1b --weights q8_0", "pare bench model.gguf --weights q4_0 --context 4096 --json"});
   command->add_option("MODEL", options->model, "A .gguf file or a Hugging Face folder");
+  add_i2s_option(command, common);
   command
       ->add_option("--shape", options->shape, "Random weights of a published model's shape instead: " + shape_names())
       ->type_name("NAME");

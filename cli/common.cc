@@ -110,7 +110,20 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 
 void on_run(CLI::App* command, std::function<void()> action) { command->callback(std::move(action)); }
 
-CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path) {
+void add_i2s_option(CLI::App* command, Common& common) {
+  command
+      ->add_option_function<std::string>(
+          "--i2s",
+          [&common](const std::string& name) {
+            common.open.i2s = find_i2s_layout(name);
+            if (!common.open.i2s) throw CLI::ValidationError("--i2s", fmt::format("'{}' is not x86 or arm", name));
+          },
+          "Layout of I2_S weights in a file of bitnet.cpp: x86, or arm if it was made on such a machine")
+      ->type_name("LAYOUT");
+}
+
+CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path, Common& common) {
+  add_i2s_option(command, common);
   return command->add_option("MODEL", path, "A .gguf file or a Hugging Face folder")->required();
 }
 
@@ -199,7 +212,7 @@ const Tokenizer& LoadedModel::need_tokenizer() const {
 }
 
 LoadedModel load_model(const std::filesystem::path& path, Common& common) {
-  return load_model(open_checkpoint(path), common);
+  return load_model(open_checkpoint(path, common.open), common);
 }
 
 LoadedModel load_model(Checkpoint checkpoint, Common& common) {

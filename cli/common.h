@@ -37,6 +37,7 @@ class Common {
   bool json = false;    // --json: only JSON on standard output
   bool quiet = false;   // --quiet: no progress, no remarks
   std::string kernel;   // --kernel: see WeightStore
+  OpenOptions open;     // --i2s
 
   Common();
   int thread_count() const;
@@ -94,7 +95,10 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 void on_run(CLI::App* command, std::function<void()> action);
 
 // Arguments that several commands share.
-CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path);
+/// --i2s LAYOUT, for what opens a model.
+void add_i2s_option(CLI::App* command, Common& common);
+/// The model, and with it --i2s.
+CLI::Option* add_model_argument(CLI::App* command, std::filesystem::path& path, Common& common);
 CLI::Option* add_output_option(CLI::App* command, std::filesystem::path& path);
 /// --kv TYPE: the type of the KV cache.
 CLI::Option* add_kv_option(CLI::App* command, DType& type);

@@ -4,6 +4,7 @@
 
 #include "commands.h"
 #include "format.h"
+#include "model/ternary.h"
 
 namespace pare::cli {
 namespace {
@@ -16,7 +17,8 @@ struct ConvertOptions {
 
 bool is_matrix(const WeightTensor& weight) { return info(weight.id.kind).matrix; }
 
-/// The types that have to change: all matrices for --type, else those that a Hugging Face folder cannot hold.
+/// The types that have to change: all matrices for --type, else those that a Hugging Face folder cannot hold. It holds
+/// ternary weights packed.
 Plan type_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
   Plan plan;
   StoreRule rule;
@@ -26,7 +28,9 @@ Plan type_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
     return plan;
   }
   if (options.output.extension() == ".gguf") return plan;
-  const auto must = [](const WeightTensor& weight) { return !info(weight.type).safetensors; };
+  const auto must = [&](const WeightTensor& weight) {
+    return !info(weight.type).safetensors && !is_ternary_weight(checkpoint.config, weight);
+  };
   const bool all = std::all_of(checkpoint.weights.begin(), checkpoint.weights.end(),
                                [&](const WeightTensor& weight) { return !is_matrix(weight) || must(weight); });
   if (all) {
@@ -67,7 +71,7 @@ int64_t bytes_on_disk(const std::filesystem::path& path) {
 }
 
 void convert(const ConvertOptions& options, Common& common) {
-  const Checkpoint before = open_checkpoint(options.model);
+  const Checkpoint before = open_checkpoint(options.model, common.open);
   const Plan plan = type_plan(before, options);
   const Checkpoint after = plan == Plan() ? before : apply_plan(before, plan);
   check_reader(after, options.output, options.reader);
@@ -97,7 +101,7 @@ void add_convert_command(CLI::App& app, Common& common) {
                               {"pare convert ~/models/SmolLM2-360M -o SmolLM2-360M.gguf",
                                "pare convert model.gguf -o model/", "pare convert small.gguf --type bf16 -o small/",
                                "pare convert dropped/ --for llama.cpp -o dropped.gguf  # stock llama.cpp runs it"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   add_output_option(command, options->output);
   command
       ->add_option_function<std::string>(

@@ -180,7 +180,7 @@ void print_result(const DropOptions& options, const Choice& choice, const Checkp
 
 void drop(const DropOptions& options, Common& common) {
   check_usage(options);
-  const Checkpoint before = open_checkpoint(options.model);
+  const Checkpoint before = open_checkpoint(options.model, common.open);
   check_reader(before, options.output, options.reader);
   check_finite(before, common.progress());
   throw_if_cancelled(common.cancel());
@@ -210,7 +210,7 @@ void add_drop_command(CLI::App& app, Common& common) {
        "pare drop model.gguf --block 4 --calibration my-texts.txt -o smaller.gguf",
        "pare drop model.gguf --plan plan.json -o smaller.gguf",
        "pare drop model.gguf --attention 8 --for llama.cpp -o smaller.gguf"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   add_output_option(command, options->output);
   add_for_option(command, options->reader);
   add_count(command, "--attention", options->request.attention, "Attentions to drop");

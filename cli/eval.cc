@@ -144,7 +144,8 @@ void print_comparison(const EvalOptions& options, const Measured& measured, cons
 }
 
 void compare(const EvalOptions& options, Common& common) {
-  const Checkpoint model = open_checkpoint(options.model), base = open_checkpoint(options.against);
+  const Checkpoint model = open_checkpoint(options.model, common.open),
+                   base = open_checkpoint(options.against, common.open);
   check_same_tokens(model, base);
   Measured measured;
   std::optional<Reference> reference;
@@ -191,7 +192,7 @@ void add_eval_command(CLI::App& app, Common& common) {
                                "pare eval small.gguf --against model.gguf",
                                "pare eval model.gguf --kv q8_0 --against model.gguf --against-kv f32",
                                "pare eval small.gguf --against model/ --perplexity my-texts.txt --json"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   command->add_option("-p,--perplexity", options->text, "Text to measure on (- is standard input)")->type_name("FILE");
   command->add_option("--against", options->against, "Base model to compare with")->type_name("BASE");
   command

@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "format.h"
+#include "model/ternary.h"
 
 namespace pare::cli {
 namespace {
@@ -84,6 +85,15 @@ const char* name_of(TokenizerKind kind) {
   return "unknown";
 }
 
+const char* name_of(Activation activation) {
+  return activation == Activation::kReluSquared ? "squared ReLU" : "SiLU";
+}
+
+/// What linear layers do to their inputs, as the end of a line.
+const char* describe(const LinearConfig& linear) {
+  return linear.activations == ActivationQuantization::kInt8Row ? ", int8 activations for ternary weights" : "";
+}
+
 std::string describe(const AttentionConfig& attention) {
   std::string out = fmt::format("{} heads of {}", attention.heads, attention.head_dim);
   if (attention.kv_heads != attention.heads) out += fmt::format(", {} KV heads", attention.kv_heads);
@@ -94,11 +104,13 @@ std::string describe(const AttentionConfig& attention) {
     out += fmt::format(", {} scaling x{:g}", name_of(scaling.kind), scaling.factor);
   if (attention.qkv_bias) out += ", biases on q, k, v";
   if (attention.output_bias) out += ", bias on the output";
-  return out;
+  if (attention.sub_norm) out += ", norm before the output";
+  return out + describe(attention.linear);
 }
 
 std::string describe(const MlpConfig& mlp) {
-  return fmt::format("{} wide, SiLU gate{}", mlp.width, mlp.bias ? ", biases" : "");
+  return fmt::format("{} wide, {} gate{}{}{}", mlp.width, name_of(mlp.activation), mlp.bias ? ", biases" : "",
+                     mlp.sub_norm ? ", norm before down" : "", describe(mlp.linear));
 }
 
 /// Rows "attention  8 heads of 64 (layers 0-3)": one for each variant among the layers.
@@ -199,9 +211,14 @@ void print_tensors(const Checkpoint& checkpoint, Common& common) {
       .column("weight", Table::Align::kLeft)
       .column("shape", Table::Align::kLeft);
   table.column("type", Table::Align::kLeft).column("size");
+  const bool scales = std::any_of(checkpoint.weights.begin(), checkpoint.weights.end(),
+                                  [](const WeightTensor& weight) { return weight.scale != 1; });
+  if (scales) table.column("scale");
   for (const auto& weight : checkpoint.weights) {
-    table.row({printable(weight.name), weight.id.to_string(), weight.shape.to_string(), info(weight.type).name,
-               human_bytes(weight.bytes())});
+    std::vector<std::string> row{printable(weight.name), weight.id.to_string(), weight.shape.to_string(),
+                                 info(weight.type).name, human_bytes(weight.bytes())};
+    if (scales) row.push_back(weight.scale == 1 ? "" : fmt::format("{:g}", weight.scale));
+    table.row(std::move(row));
   }
   common.print("\n{}", table.render(common.style()));
 }
@@ -253,7 +270,17 @@ Json attention_json(const AttentionConfig& attention) {
           {"rope_scaling", name_of(attention.rope.scaling.kind)},
           {"rope_scaling_factor", attention.rope.scaling.factor},
           {"qkv_bias", attention.qkv_bias},
-          {"output_bias", attention.output_bias}};
+          {"output_bias", attention.output_bias},
+          {"sub_norm", attention.sub_norm},
+          {"activation_quantization", activations_name(attention.linear.activations)}};
+}
+
+Json mlp_json(const MlpConfig& mlp) {
+  return {{"width", mlp.width},
+          {"bias", mlp.bias},
+          {"activation", name_of(mlp.activation)},
+          {"sub_norm", mlp.sub_norm},
+          {"activation_quantization", activations_name(mlp.linear.activations)}};
 }
 
 Json layers_json(const Checkpoint& checkpoint) {
@@ -263,7 +290,7 @@ Json layers_json(const Checkpoint& checkpoint) {
     Json entry;
     entry["original_layer"] = i < checkpoint.original_layers.size() ? Json(checkpoint.original_layers[i]) : Json(i);
     entry["attention"] = layer.attention ? attention_json(*layer.attention) : Json();
-    entry["mlp"] = layer.mlp ? Json{{"width", layer.mlp->width}, {"bias", layer.mlp->bias}} : Json();
+    entry["mlp"] = layer.mlp ? mlp_json(*layer.mlp) : Json();
     layers.push_back(std::move(entry));
   }
   return layers;
@@ -291,6 +318,7 @@ Json to_json(const Checkpoint& checkpoint) {
                        {"layer", weight.id.layer < 0 ? Json() : Json(weight.id.layer)},
                        {"shape", std::move(shape)},
                        {"type", info(weight.type).name},
+                       {"scale", weight.scale},
                        {"bytes", weight.bytes()}});
   }
   Json out = {
@@ -315,7 +343,7 @@ Json to_json(const Checkpoint& checkpoint) {
 }
 
 void inspect(const InspectOptions& options, Common& common) {
-  const Checkpoint checkpoint = open_checkpoint(options.model);
+  const Checkpoint checkpoint = open_checkpoint(options.model, common.open);
   if (common.json) {
     common.print_json(to_json(checkpoint));
     return;
@@ -337,7 +365,7 @@ void add_inspect_command(CLI::App& app, Common& common) {
       add_command(app, common, "inspect", "Show what is in a model: configuration, tensors, types, sizes, plan",
                   {"pare inspect model.gguf", "pare inspect ~/models/SmolLM2-360M --tensors",
                    "pare inspect model.gguf --json | jq .bits_per_weight"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--metadata", options->metadata, "List the metadata of the file (GGUF keys or config.json)");
   on_run(command, [options, &common] { inspect(*options, common); });

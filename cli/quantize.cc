@@ -3,6 +3,7 @@
 
 #include "commands.h"
 #include "format.h"
+#include "model/ternary.h"
 #include "quantize/mixes.h"
 
 namespace pare::cli {
@@ -44,7 +45,10 @@ void check_requantizing(const Checkpoint& before, const Checkpoint& after, const
   std::map<std::pair<DType, DType>, int64_t> changes;
   for (const auto& weight : before.weights) {
     const WeightTensor* stored = after.find(weight.id);
-    if (stored && is_block_type(weight.type) && stored->type != weight.type) ++changes[{weight.type, stored->type}];
+    if (!stored || !is_block_type(weight.type) || stored->type == weight.type) continue;
+    // From one ternary type to another, ternary weights lose nothing.
+    if (is_ternary_weight(before.config, weight) && is_ternary_weight(after.config, *stored)) continue;
+    ++changes[{weight.type, stored->type}];
   }
   for (const auto& [types, count] : changes) {
     const std::string what = fmt::format("{} of {} {} already quantized to {}", plural(count, "weight"), before.name,
@@ -97,7 +101,7 @@ void report(const Checkpoint& before, const Checkpoint& after, const QuantizeOpt
 }
 
 void quantize(const QuantizeOptions& options, Common& common) {
-  const Checkpoint before = open_checkpoint(options.model);
+  const Checkpoint before = open_checkpoint(options.model, common.open);
   const Plan plan = make_plan(options, before.config);
   std::vector<std::string> notes;
   const Checkpoint after = apply_plan(before, plan, &notes);
@@ -136,7 +140,7 @@ void add_quantize_command(CLI::App& app, Common& common) {
                                "pare quantize model.gguf --weights q4_k_m -o small.gguf",
                                "pare quantize model.gguf --weights q4_0 --embedding q8_0 -o small.gguf",
                                "pare quantize model.gguf --plan plan.json -o small.gguf"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   add_output_option(command, options->output);
   add_for_option(command, options->reader);
   add_weights_option(command, *options);

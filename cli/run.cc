@@ -102,7 +102,7 @@ std::string summary(const RunOptions& options, size_t prompt, const GenerateResu
 }
 
 void run(RunOptions& options, Common& common) {
-  Checkpoint checkpoint = open_checkpoint(options.model);
+  Checkpoint checkpoint = open_checkpoint(options.model, common.open);
   if (options.greedy) options.sampler.temperature = 0;
   options.sampler.seed = options.seed ? *options.seed : std::random_device()();
   check_sampler_options(options.sampler);
@@ -171,7 +171,7 @@ void add_run_command(CLI::App& app, Common& common) {
                                "pare run model.gguf -p \"The capital of France is\" --greedy",
                                "pare run model.gguf --file prompt.txt --temp 0.7 --seed 1 > story.txt",
                                "echo -n 'Dear diary,' | pare run model.gguf -p - --json"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   auto* prompt =
       command->add_option("-p,--prompt", options->prompt,
                           "Text to continue; '-' reads it from standard input (default: start from nothing)");

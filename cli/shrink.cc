@@ -234,7 +234,7 @@ ShrinkOptions library_options(const ShrinkArguments& arguments, const Checkpoint
 void shrink(const ShrinkArguments& arguments, Common& common) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
-  const Checkpoint checkpoint = open_checkpoint(arguments.model);
+  const Checkpoint checkpoint = open_checkpoint(arguments.model, common.open);
   ShrinkOptions options = library_options(arguments, checkpoint);
   if (!checkpoint.tokenizer) fail("{}: the model has no tokenizer", arguments.model.string());
   check_outputs(arguments);
@@ -286,7 +286,7 @@ void add_shrink_command(CLI::App& app, Common& common) {
       {"pare shrink ~/models/SmolLM2-360M -o small.gguf", "pare shrink model.gguf -o small.gguf --quality 99%",
        "pare shrink model/ -o small.gguf --size 200MB --report report/",
        "pare shrink model/ -o small.gguf --speed 1.5x --quality 95% --time 10m"});
-  add_model_argument(command, arguments->model);
+  add_model_argument(command, arguments->model, common);
   command->add_option("-o,--output", arguments->output, "The file to write: NAME.gguf")->type_name("FILE")->required();
   add_for_option(command, arguments->reader);
   command

@@ -84,7 +84,7 @@ void add_tokenize_command(CLI::App& app, Common& common) {
       app, common, "tokenize", "Turn text on standard input into token ids, or ids into text",
       {"echo -n 'Hello world' | pare tokenize model.gguf", "echo -n 'Hello world' | pare tokenize model.gguf --pieces",
        "echo '15043 3186' | pare tokenize model.gguf --decode", "pare tokenize model.gguf --count < book.txt"});
-  add_model_argument(command, options->model);
+  add_model_argument(command, options->model, common);
   command->add_flag("--pieces", options->pieces, "Show each token's piece beside its id");
   command->add_flag("--no-special", options->no_special,
                     "Add no beginning or end token; with --decode: leave control tokens out");

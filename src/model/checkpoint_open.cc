@@ -80,15 +80,15 @@ auto in_file(const Checkpoint& checkpoint, Make make) {
 
 bool is_layer_matrix(const WeightId& id) { return id.layer >= 0 && info(id.kind).matrix; }
 
-/// The name of a tensor that belongs to a weight: "blk.0.attn_q.weight" -> "blk.0.attn_q" + suffix.
-std::string sibling_name(const std::string& weight, std::string_view suffix) {
-  constexpr std::string_view kWeight = ".weight";
-  return (weight.ends_with(kWeight) ? weight.substr(0, weight.size() - kWeight.size()) : weight) + std::string(suffix);
-}
 
 void check_complete(Checkpoint& checkpoint, const Family& family, const char* WeightName::*column) {
   std::sort(checkpoint.weights.begin(), checkpoint.weights.end(),
             [](const auto& a, const auto& b) { return a.id < b.id; });
+  const auto twice = std::adjacent_find(checkpoint.weights.begin(), checkpoint.weights.end(),
+                                        [](const auto& a, const auto& b) { return a.id == b.id; });
+  if (twice != checkpoint.weights.end()) {
+    fail("{}: tensors {} and {} are the same weight", checkpoint.path.string(), twice->name, std::next(twice)->name);
+  }
   for (const WeightId& id : expected_weights(checkpoint.config)) {
     if (checkpoint.find(id)) continue;
     const auto row =

@@ -6,12 +6,14 @@
 #include "base/json.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/bitnet_folder.h"
 #include "model/card.h"
 #include "model/checkpoint.h"
 #include "model/families/family.h"
 #include "model/llama_cpp.h"
 #include "model/rope.h"
 #include "model/side_data.h"
+#include "model/ternary.h"
 
 namespace pare {
 namespace {
@@ -89,10 +91,28 @@ std::function<void(Sink)> producer(const Checkpoint& checkpoint, const WeightTen
   };
 }
 
-/// The type that most matrix values have.
-DType main_type(const Checkpoint& checkpoint) {
+/// A ternary weight's bytes as a folder has them, q and k in the rope order of folders.
+void produce_packed(const Checkpoint& checkpoint, const WeightTensor& weight, Sink sink) {
+  const int64_t rows = weight.shape[0], columns = weight.shape[1];
+  std::vector<std::byte> ordered;
+  produce(checkpoint, weight, RopeLayout::kHalves, weight.type,
+          [&](std::span<const std::byte> part) { ordered.insert(ordered.end(), part.begin(), part.end()); });
+  const auto bytes = pack_bitnet(read_ternary(weight, {weight.type, weight.shape, ordered}).codes, rows, columns);
+  sink(bytes);
+}
+
+/// The scale that goes with those codes.
+void produce_scale(const WeightTensor& weight, Sink sink) {
+  std::vector<std::byte> storage;
+  const float scale = read_ternary(weight, weight.read(storage)).scale;
+  sink(std::as_bytes(std::span(&scale, 1)));
+}
+
+/// The type that most matrix values have, of those that a folder has or of all.
+DType main_type(const Checkpoint& checkpoint, bool folder = false) {
   std::map<DType, int64_t> counts;
   for (const WeightTensor& weight : checkpoint.weights) {
+    if (folder && !info(weight.type).safetensors) continue;
     if (info(weight.id.kind).matrix) counts[weight.type] += weight.shape.count();
   }
   const auto most =
@@ -146,6 +166,11 @@ GgufMetadata gguf_metadata(const Checkpoint& checkpoint, const Family& family, c
   const int file_type = info(main_type(checkpoint)).gguf_file_type;
   if (file_type >= 0) metadata.set("general.file_type", static_cast<uint32_t>(file_type));
   family.to_gguf(config, metadata);
+  if (family.ternary || quantizes_activations(config)) {
+    const auto activations =
+        quantizes_activations(config) ? ActivationQuantization::kInt8Row : ActivationQuantization::kNone;
+    metadata.set(kActivationsKey, std::string(activations_name(activations)));
+  }
   if (checkpoint.tokenizer) write_tokenizer_gguf(*checkpoint.tokenizer, metadata);
   add_side_data(checkpoint, metadata);
   if (!(checkpoint.plan == Plan{})) metadata.set("pare.plan", to_json(checkpoint.plan));
@@ -194,13 +219,29 @@ void write_side_files(const Checkpoint& checkpoint, const std::filesystem::path&
   write_text(folder / "README.md", write_card(card));
 }
 
+/// What a folder says of how its linear layers are stored.
+void set_packing(const Checkpoint& checkpoint, const Family& family, Json& config) {
+  config.erase("quantization_config");
+  std::vector<std::string> others{"lm_head"};
+  bool any = false;
+  for (const WeightTensor& weight : checkpoint.weights) {
+    const bool ternary = is_ternary_weight(checkpoint.config, weight);
+    any = any || ternary;
+    if (ternary || weight.id.layer < 0 || !info(weight.id.kind).matrix) continue;
+    const char* pattern = name_pattern(family, weight.id.kind, &WeightName::hugging_face);
+    others.push_back(sibling_name(weight_name(pattern, weight.id.layer), ""));
+  }
+  if (any) write_bitnet_packing(others, config);
+}
+
 Json folder_config(const Checkpoint& checkpoint, const Family& family) {
   Json json = checkpoint.source_config ? *checkpoint.source_config : Json::object();
   json["architectures"] = {family.architecture};
   json["model_type"] = family.name;
   family.to_json(checkpoint.config, json);
+  set_packing(checkpoint, family, json);
   json.erase("dtype");
-  const DType type = main_type(checkpoint);
+  const DType type = main_type(checkpoint, true);
   json["torch_dtype"] = type == DType::kBF16 ? "bfloat16" : type == DType::kF16 ? "float16" : "float32";
   if (checkpoint.tokenizer && checkpoint.format != "safetensors") {
     const TokenizerData& tokenizer = *checkpoint.tokenizer;
@@ -262,8 +303,11 @@ struct GgufContent {
       const WeightTensor& weight = *checkpoint.find(id);
       // ggml multiplies by norms and adds biases in float32 only.
       const DType type = info(id.kind).matrix ? weight.type : DType::kF32;
-      tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::gguf), wanted.layer), type,
-                         weight.shape, producer(checkpoint, weight, family.gguf_rope, type, meter)});
+      const std::string name = weight_name(name_pattern(family, id.kind, &WeightName::gguf), wanted.layer);
+      tensors.push_back({name, type, weight.shape, producer(checkpoint, weight, family.gguf_rope, type, meter)});
+      if (weight.scale == 1 && !is_ternary_weight(checkpoint.config, weight)) continue;
+      tensors.push_back({sibling_name(name, ".scale"), DType::kF32, Shape{1},
+                         [&weight](Sink sink) { sink(std::as_bytes(std::span(&weight.scale, 1))); }});
     }
   }
   GgufContent(const GgufContent&) = delete;
@@ -314,6 +358,30 @@ int64_t gguf_file_bytes(const Checkpoint& checkpoint, GgufReader reader) {
   return static_cast<int64_t>(gguf_bytes(content.metadata, content.tensors));
 }
 
+namespace {
+
+/// The two tensors of a ternary weight.
+void add_packed(const Checkpoint& checkpoint, const WeightTensor& weight, const std::string& name, Meter& meter,
+                std::vector<SafetensorsTensorToWrite>& tensors) {
+  const int64_t rows = weight.shape[0];
+  if (rows % 4 != 0) {
+    fail(
+        "{}: {} has {} rows, expected a multiple of 4: a Hugging Face folder packs four into a byte; write a .gguf "
+        "file instead",
+        checkpoint.path.string(), weight.id.to_string(), rows);
+  }
+  tensors.push_back({name, DType::kF32, Shape{rows / 4, weight.shape[1]},
+                     [&checkpoint, &weight, &meter](Sink sink) {
+                       produce_packed(checkpoint, weight, sink);
+                       meter.add(weight.bytes());
+                     },
+                     true});
+  tensors.push_back({sibling_name(name, ".weight_scale"), DType::kF32, Shape{1},
+                     [&weight](Sink sink) { produce_scale(weight, sink); }});
+}
+
+}  // namespace
+
 void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem::path& path,
                              const WriteOptions& options) {
   const Family& family = family_by_name(checkpoint.config.family);
@@ -322,14 +390,18 @@ void write_checkpoint_folder(const Checkpoint& checkpoint, const std::filesystem
   std::vector<SafetensorsTensorToWrite> tensors;
   for (const WeightId& id : expected_weights(checkpoint.config)) {
     const WeightTensor& weight = *checkpoint.find(id);
+    const std::string name = weight_name(name_pattern(family, id.kind, &WeightName::hugging_face), id.layer);
+    if (is_ternary_weight(checkpoint.config, weight)) {
+      add_packed(checkpoint, weight, name, meter, tensors);
+      continue;
+    }
     if (!info(weight.type).safetensors) {
       fail("{}: {} is stored as {}, which a Hugging Face folder cannot hold; write a .gguf file, or choose f16 weights",
            path.string(), id.to_string(), info(weight.type).name);
     }
     const bool widened = !info(id.kind).matrix && weight.type == DType::kF32 && checkpoint.vector_type;
     const DType type = widened ? *checkpoint.vector_type : weight.type;
-    tensors.push_back({weight_name(name_pattern(family, id.kind, &WeightName::hugging_face), id.layer), type,
-                       weight.shape, producer(checkpoint, weight, RopeLayout::kHalves, type, meter)});
+    tensors.push_back({name, type, weight.shape, producer(checkpoint, weight, RopeLayout::kHalves, type, meter)});
   }
   OutputFolder folder(path);
   write_safetensors_folder(folder.partial(), {{"format", "pt"}}, tensors);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/families/family.h"
 
 namespace pare {
 namespace {
@@ -40,6 +41,24 @@ void check_rope(const Checkpoint& checkpoint, const AttentionConfig& attention) 
   check(scaling.truncate, "truncate");
 }
 
+/// llama.cpp's "bitnet" has the embedding for its output matrix, no biases and no divisors of rope.
+void check_bitnet(const Checkpoint& checkpoint) {
+  const ModelConfig& config = checkpoint.config;
+  if (layers_differ(config)) refuse(checkpoint, "layers differ, which llama.cpp cannot run in this family");
+  if (!config.tied_embedding) {
+    refuse(checkpoint, "an output matrix of its own, where llama.cpp takes the embedding in this family");
+  }
+  for (const LayerConfig& layer : config.layers) {
+    const AttentionConfig& attention = *layer.attention;
+    if (attention.qkv_bias || attention.output_bias) {
+      refuse(checkpoint, "biases, which llama.cpp does not add in this family");
+    }
+    if (attention.rope.scaling.kind == RopeScalingKind::kLlama3 || !attention.rope.frequency_factors.empty()) {
+      refuse(checkpoint, "rope frequencies with divisors, which llama.cpp does not read in this family");
+    }
+  }
+}
+
 void check_expressible(const Checkpoint& checkpoint) {
   const bool empty = std::none_of(checkpoint.config.layers.begin(), checkpoint.config.layers.end(),
                                   [](const LayerConfig& layer) { return layer.attention || layer.mlp; });
@@ -47,6 +66,7 @@ void check_expressible(const Checkpoint& checkpoint) {
   for (const LayerConfig& layer : checkpoint.config.layers) {
     if (layer.attention) check_rope(checkpoint, *layer.attention);
   }
+  if (!family_by_name(checkpoint.config.family).gguf_deci) check_bitnet(checkpoint);
 }
 
 /// Adds the weights that the config has and the checkpoint has not: zeros.

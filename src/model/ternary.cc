@@ -151,6 +151,12 @@ std::vector<std::byte> ternary_of_values(const TensorView& from, DType type, con
   return encode_unit(type, codes);
 }
 
+std::string sibling_name(std::string_view weight, std::string_view suffix) {
+  constexpr std::string_view kWeight = ".weight";
+  if (weight.ends_with(kWeight)) weight.remove_suffix(kWeight.size());
+  return std::string(weight) + std::string(suffix);
+}
+
 const char* activations_name(ActivationQuantization activations) {
   return activations == ActivationQuantization::kInt8Row ? "int8" : "none";
 }

@@ -40,6 +40,9 @@ std::vector<std::byte> to_ternary_type(const TensorView& from, DType type);
 /// The bytes of a matrix of -1, 0 and 1 in a ternary type, scales 1. Throws Error naming the tensor for other values.
 std::vector<std::byte> ternary_of_values(const TensorView& from, DType type, const std::string& name);
 
+/// The name of a tensor that belongs to a weight: "blk.0.attn_q.weight" -> "blk.0.attn_q" + suffix.
+std::string sibling_name(std::string_view weight, std::string_view suffix);
+
 /// GGUF's key that says how linear layers treat their inputs, where the architecture does not: "none" or "int8".
 inline constexpr const char* kActivationsKey = "pare.activations";
 const char* activations_name(ActivationQuantization activations);

@@ -9,11 +9,29 @@
 namespace pare {
 namespace {
 
-constexpr std::array<const Family*, 1> kFamilies{&kLlamaFamily};
+constexpr std::array<const Family*, 2> kFamilies{&kLlamaFamily, &kBitnetFamily};
+
+/// What else stands for a family: architectures[0] whatever model_type says beside it, and general.architecture.
+struct OtherName {
+  const char* name;
+  const Family* family;
+};
+constexpr OtherName kOtherArchitectures[] = {{"BitnetForCausalLM", &kBitnetFamily}};  // 1bitLLM's, of model_type llama
+constexpr OtherName kOtherGguf[] = {{"bitnet-b1.58", &kBitnetFamily}, {"bitnet-25", &kBitnetFamily}};  // bitnet.cpp's
+
+template <class Names>
+const Family* find_other(const Names& names, const std::string& name) {
+  for (const OtherName& other : names) {
+    if (name == other.name) return other.family;
+  }
+  return nullptr;
+}
 
 std::string known(const char* Family::*column) {
   std::string text;
-  for (const Family* family : kFamilies) text += (text.empty() ? "" : ", ") + std::string(family->*column);
+  for (const Family* family : kFamilies) {
+    if (family->*column) text += (text.empty() ? "" : ", ") + std::string(family->*column);
+  }
   return text;
 }
 
@@ -29,6 +47,10 @@ const Family& family_by_name(std::string_view name) {
 }
 
 const Family& family_of_json(const Json& config, const std::string& where) {
+  const auto names = config.find("architectures");
+  if (names != config.end() && names->is_array() && !names->empty() && names->front().is_string()) {
+    if (const Family* other = find_other(kOtherArchitectures, names->front().get<std::string>())) return *other;
+  }
   const auto type = config.find("model_type");
   if (type == config.end() || !type->is_string()) {
     fail("{}: no model_type; expected one of: {}", where, known(&Family::name));
@@ -43,8 +65,9 @@ const Family& family_of_json(const Json& config, const std::string& where) {
 const Family& family_of_gguf(const GgufMetadata& metadata) {
   const std::string& architecture = metadata.get_string("general.architecture");
   for (const Family* family : kFamilies) {
-    if (architecture == family->gguf || architecture == family->gguf_deci) return *family;
+    if (architecture == family->gguf || (family->gguf_deci && architecture == family->gguf_deci)) return *family;
   }
+  if (const Family* other = find_other(kOtherGguf, architecture)) return *other;
   fail("{}: unknown architecture \"{}\" (general.architecture); known: {}", metadata.file(), architecture,
        known(&Family::gguf) + ", " + known(&Family::gguf_deci));
 }

@@ -24,7 +24,6 @@ struct Family {
   const char* gguf;          // general.architecture
   const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ, or
                              // null if there is none
-  bool ternary;              // GGUF files that do not say otherwise quantize the inputs of linear layers (BitNet)
   RopeLayout gguf_rope;      // the order of q and k rows that GGUF expects
   std::span<const WeightName> names;
   /// Throw Error naming `where` and the key.
@@ -34,6 +33,8 @@ struct Family {
   /// Keys of the architecture that general.architecture says, here and there.
   ModelConfig (*from_gguf)(const GgufMetadata& metadata);
   void (*to_gguf)(const ModelConfig& config, GgufMetadata& metadata);
+  /// Whether linear layers quantize their inputs in a GGUF file that does not say it (BitNet).
+  bool ternary = false;
 };
 
 std::span<const Family* const> all_families();
@@ -48,5 +49,6 @@ std::string weight_name(const char* pattern, int layer);
 std::optional<WeightId> find_weight(const Family& family, std::string_view name, const char* WeightName::*column);
 
 extern const Family kLlamaFamily;
+extern const Family kBitnetFamily;
 
 }  // namespace pare

@@ -1,0 +1,416 @@
+"""BitNet models in every packing: what transformers computes, and the same codes and scales through every format."""
+
+import json
+import shutil
+import struct
+import subprocess
+
+import gguf
+import numpy as np
+import pytest
+import stock_llama_cpp
+import torch
+from llama_models import PARE, SHARED, difference, edit_config, pare_logits, reference, tokens
+from safetensors.torch import load_file, save_file
+from ternary_models import (I2_S, PACKINGS, SHAPE, WIDE, as_1bitllm, edit, make, rewrite, ternary_tensors, to_i2s)
+
+STORIES = SHARED / "data/models/stories260K/stories260K.gguf"
+
+
+def pare(*arguments, code=0):
+    done = subprocess.run([PARE, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done
+    return done
+
+
+def refused(*arguments):
+    """The one line that a command fails with."""
+    error = pare(*arguments, code=1).stderr.strip()
+    assert error.count("\n") == 0, error
+    return error
+
+
+def inspect(model, *arguments):
+    return json.loads(pare("inspect", model, "--json", *arguments).stdout)
+
+
+def short_sequences(vocabulary=SHAPE["vocab_size"]):
+    return [tokens(1 + n % 3, seed=n, vocabulary=vocabulary) for n in range(24)]
+
+
+def check_logits(folder, model, tmp_path, *arguments):
+    """An activation whose product with its scale lies next to a half rounds differently after sums in another order: then
+    a step of 1/127 of the row's largest apart. So most sequences agree as floats do, and none is farther off than steps."""
+    sequences = short_sequences()
+    ours, theirs = pare_logits(folder, sequences, tmp_path, *arguments), reference(model, sequences)
+    off = [difference([a], [b]) for a, b in zip(ours, theirs, strict=True)]
+    assert np.mean(np.array(off) <= 1e-5) >= 0.75, sorted(off)
+    assert max(off) <= 5e-2
+    return ours
+
+
+CASES = {
+    "offline": {},
+    "offline, silu": dict(hidden_act="silu"),
+    "offline, bf16": dict(dtype=torch.bfloat16),
+    "offline, tied": dict(tie_word_embeddings=True),
+    "offline, biases": dict(attention_bias=True),
+    "offline, rows of 256": WIDE,
+    "offline, modules as they are": dict(not_converted=["lm_head", "model.layers.0.mlp.down_proj", "self_attn.k_proj"]),
+    "offline, llama": dict(family="llama"),
+    "online": {},
+    "online, bf16": dict(dtype=torch.bfloat16),
+    "online, llama": dict(family="llama", dtype=torch.bfloat16),
+    "legacy": {},
+    "legacy, bf16": dict(dtype=torch.bfloat16),
+    "legacy, llama": dict(family="llama", **WIDE),
+    "legacy, llama, biases": dict(family="llama", attention_bias=True, mlp_bias=True),
+}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", CASES)
+def test_logits(name, tmp_path):
+    model = make(tmp_path / "m", packing=name.split(",")[0], seed=len(name), **CASES[name])
+    ours = check_logits(tmp_path / "m", model, tmp_path)
+    for a, b in zip(ours, pare_logits(tmp_path / "m", short_sequences(), tmp_path, "--threads", "2"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The same bits from a GGUF file: the codes and scales are the same, and all else is.
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    for a, b in zip(ours, pare_logits(tmp_path / "m.gguf", short_sequences(), tmp_path), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.reference
+def test_first_models_of_1bitllm(tmp_path):
+    model = make(tmp_path / "m", packing="online", seed=3, hidden_act="silu", tie_word_embeddings=True)
+    as_1bitllm(tmp_path / "m")
+    check_logits(tmp_path / "m", model, tmp_path)
+    # What is written is a model that transformers knows.
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    pare("convert", tmp_path / "m.gguf", "-o", tmp_path / "back", "-q")
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert config["architectures"] == ["BitNetForCausalLM"] and config["hidden_act"] == "silu"
+    assert "model.layers.0.self_attn.attn_sub_norm.weight" in load_file(tmp_path / "back/model.safetensors")
+    check_logits(tmp_path / "back", model, tmp_path)
+    for key in ("weight_bits", "input_bits"):
+        edit(tmp_path / "m", **{key: 4})
+        assert key in refused("inspect", tmp_path / "m")
+
+
+CHANGES = {
+    "hidden_act": ("silu", "offline"),
+    "rms_norm_eps": (3e-3, "offline"),
+    "rope_theta": (5500.0, "offline"),
+    "num_key_value_heads": (4, "offline"),
+    "num_attention_heads": (2, "offline"),
+    "model_type": ("llama", "offline"),
+    "linear_class": (None, "offline"),
+    "quantization_mode": ("online", "offline"),
+    "quantization_mode ": ("offline", "online"),
+    "linear_class ": ("bitlinear", "online"),
+    "quant_method": ("awq", "offline"),
+    "modules_to_not_convert": (["lm_head", "q_proj"], "offline"),
+    "modules_to_not_convert ": (["lm_head", "q_proj"], "online"),
+    "modules_to_not_convert  ": ([], "online"),
+    "modules_to_not_convert   ": (["lm_head", "q_proj.*"], "online"),
+    "use_rms_norm": (True, "offline"),
+}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("key", CHANGES)
+def test_every_key_matters(key, tmp_path):
+    value, packing = CHANGES[key]
+    model = make(tmp_path / "m", packing=packing, seed=5, rms_norm_eps=1e-3)
+    check_logits(tmp_path / "m", model, tmp_path)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    key = key.strip()
+    for part in ("quantization_config", "rope_parameters"):
+        if key in config[part] or (part == "quantization_config" and key in ("modules_to_not_convert", "use_rms_norm")):
+            changed = {**config[part], key: value}
+            edit(tmp_path / "m", **{part: {k: v for k, v in changed.items() if v is not None}})
+            break
+    else:
+        edit(tmp_path / "m", **{key: value})
+    sequences = short_sequences()
+    try:
+        ours = pare_logits(tmp_path / "m", sequences, tmp_path)
+    except RuntimeError as error:
+        assert str(error).count("\n") == 0 and str(tmp_path / "m") in str(error)
+        return
+    theirs = reference(model, sequences)
+    assert np.median([difference([a], [b]) for a, b in zip(ours, theirs, strict=True)]) > 1e-4
+
+
+@pytest.mark.reference
+def test_defaults_of_bitnet(tmp_path):
+    """Keys that transformers leaves out have the values of its configuration class."""
+    model = make(tmp_path / "m", seed=1, num_key_value_heads=5, num_attention_heads=5, hidden_size=320, head_dim=64,
+                 rms_norm_eps=1e-5, rope_theta=500000.0)
+    edit(tmp_path / "m", num_key_value_heads=None, rms_norm_eps=None, hidden_act=None, rope_parameters=None)
+    check_logits(tmp_path / "m", model, tmp_path)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("family", ["bitnet", "llama"])
+@pytest.mark.parametrize("shape", [{}, WIDE], ids=["rows of 64", "rows of 256"])
+def test_round_trip(family, shape, tmp_path):
+    make(tmp_path / "m", family=family, seed=2, **shape)
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    pare("convert", tmp_path / "m.gguf", "-o", tmp_path / "back", "-q")
+    theirs, ours = load_file(tmp_path / "m/model.safetensors"), load_file(tmp_path / "back/model.safetensors")
+    assert theirs.keys() == ours.keys()
+    for name in theirs:
+        assert theirs[name].dtype == ours[name].dtype and torch.equal(theirs[name], ours[name]), name
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert config["quantization_config"] == {**PACKINGS["offline"], "modules_to_not_convert": ["lm_head"]}
+    # What gguf-py reads is what the folder holds, but for the order of q's and k's rows in llama's files.
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    codes, scale = ternary_tensors(tmp_path / "m")["model.layers.1.mlp.down_proj.weight"]
+    stored = tensors["blk.1.ffn_down.weight"]
+    assert stored.tensor_type.name == ("TQ2_0" if shape else "Q2_0")
+    if shape:
+        np.testing.assert_array_equal(gguf.quants.dequantize(stored.data, stored.tensor_type), codes)
+    assert tensors["blk.1.ffn_down.scale"].data.tolist() == [np.float32(scale)]
+    # And a second file is the first one.
+    pare("convert", tmp_path / "back", "-o", tmp_path / "again.gguf", "-q")
+    again = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "again.gguf").tensors}
+    assert tensors.keys() == again.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor.data, again[name].data, err_msg=name)
+
+
+@pytest.mark.reference
+def test_back_in_transformers(tmp_path):
+    """What pare writes of a legacy folder is an offline one that transformers reads as it stands."""
+    model = make(tmp_path / "m", packing="legacy", seed=4)
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    pare("convert", tmp_path / "m.gguf", "-o", tmp_path / "back", "-q")
+    before, after = ternary_tensors(tmp_path / "m"), ternary_tensors(tmp_path / "back")
+    for name, (codes, scale) in before.items():
+        np.testing.assert_array_equal(after[name][0], codes)
+        assert after[name][1] == np.float32(1) / np.float32(scale)
+    check_logits(tmp_path / "back", model, tmp_path)
+
+
+def make_gguf(tmp_path, **changes):
+    folder = tmp_path / "m"
+    model = make(folder, **changes)
+    pare("convert", folder, "-o", tmp_path / "m.gguf", "-q")
+    return model, tmp_path / "m.gguf"
+
+
+@pytest.mark.parametrize("family", ["bitnet", "llama"])
+def test_ternary_types(family, tmp_path):
+    """From one ternary type to another nothing is lost, and nothing is asked."""
+    _, file = make_gguf(tmp_path, family=family, seed=6, **WIDE)
+    logits = pare_logits(file, short_sequences(), tmp_path)
+    for kind in ("tq1_0", "tq2_0", "q2_0"):
+        pare("quantize", file, "--weights", kind, "--embedding", "f32", "--output-matrix", "f32", "-o", tmp_path / f"{kind}.gguf", "-q")
+        file = tmp_path / f"{kind}.gguf"
+        types = {tensor["type"] for tensor in inspect(file)["tensors"] if tensor["kind"] == "ffn_up"}
+        assert types == {kind}
+        for a, b in zip(logits, pare_logits(file, short_sequences(), tmp_path), strict=True):
+            np.testing.assert_array_equal(a, b)
+    pare("convert", file, "-o", tmp_path / "back", "-q")
+    for name, (codes, scale) in ternary_tensors(tmp_path / "m").items():
+        after = ternary_tensors(tmp_path / "back")[name]
+        np.testing.assert_array_equal(after[0], codes)
+        assert after[1] == scale
+
+
+def test_other_types(tmp_path):
+    """The embedding and the head alone; ternary weights in other types only on request, and never as ternary again."""
+    _, file = make_gguf(tmp_path, seed=7, **WIDE)
+    pare("quantize", file, "--embedding", "q8_0", "--output-matrix", "q6_k", "-o", tmp_path / "head.gguf", "-q")
+    types = {tensor["kind"]: tensor["type"] for tensor in inspect(tmp_path / "head.gguf")["tensors"]}
+    assert types["embedding"] == "q8_0" and types["output"] == "q6_k" and types["attn_q"] == "tq2_0"
+    assert "--requantize" in refused("quantize", file, "--weights", "q8_0", "-o", tmp_path / "no.gguf", "-q")
+    pare("convert", file, "--type", "f32", "-o", tmp_path / "floats", "-q")
+    floats = load_file(tmp_path / "floats/model.safetensors")
+    for name, (codes, scale) in ternary_tensors(tmp_path / "m").items():
+        np.testing.assert_array_equal(floats[name].numpy(), codes.astype(np.float32) * np.float32(scale))
+    pare("convert", file, "--type", "f16", "-o", tmp_path / "f16.gguf", "-q")
+    error = refused("quantize", tmp_path / "f16.gguf", "--weights", "tq2_0", "-o", tmp_path / "no.gguf", "-q")
+    assert "expected -1, 0 or 1" in error and "blk.0.attn_q.weight" in error
+
+
+def test_drop_and_inspect(tmp_path):
+    _, file = make_gguf(tmp_path, seed=8, num_hidden_layers=3)
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"version": 1, "drop": {"attention": [1], "mlp": [0]}}))
+    pare("drop", file, "--plan", plan, "-o", tmp_path / "d.gguf", "-q")
+    pare("drop", tmp_path / "m", "--plan", plan, "-o", tmp_path / "d", "-q")
+    names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "d.gguf").tensors}
+    assert not [name for name in names if name.startswith(("blk.1.attn", "blk.0.ffn"))]
+    for a, b in zip(pare_logits(tmp_path / "d", short_sequences(), tmp_path),
+                    pare_logits(tmp_path / "d.gguf", short_sequences(), tmp_path), strict=True):
+        np.testing.assert_array_equal(a, b)
+    shown = inspect(file)
+    assert shown["layers"][0]["mlp"]["activation_quantization"] == "int8"
+    assert shown["layers"][0]["attention"]["sub_norm"] is True
+    scales = {tensor["name"]: tensor["scale"] for tensor in shown["tensors"]}
+    _, scale = ternary_tensors(tmp_path / "m")["model.layers.2.mlp.up_proj.weight"]
+    assert np.float32(scales["blk.2.ffn_up.weight"]) == np.float32(scale)
+    text = pare("inspect", file, "--tensors").stdout
+    assert "int8 activations" in text and "squared ReLU" in text and f"{scale:g}" in text
+
+
+# I2_S, and files of bitnet.cpp.
+
+
+@pytest.mark.parametrize("layout, run", [("x86", 32), ("arm", 16)])
+@pytest.mark.parametrize("family, architecture", [("bitnet", "bitnet-b1.58"), ("bitnet", "bitnet-25"), ("llama", "llama")])
+def test_i2s(layout, run, family, architecture, tmp_path):
+    make(tmp_path / "m", family=family, seed=9, hidden_act="relu2" if family == "bitnet" else "silu", **WIDE)
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    own = ("pare.activations", f"{family}.hidden_activation")
+    rewrite(tmp_path / "m.gguf", tmp_path / "renamed.gguf", architecture, leave_out=own)
+    file = to_i2s(tmp_path / "renamed.gguf", tmp_path / "i2s.gguf", run)
+    error = refused("inspect", file)
+    assert "--i2s x86" in error and "--i2s arm" in error and "blk.0.attn_q.weight" in error
+    pare("convert", file, "--i2s", layout, "-o", tmp_path / "back.gguf", "-q")
+    for a, b in zip(pare_logits(tmp_path / "m.gguf", short_sequences(), tmp_path),
+                    pare_logits(tmp_path / "back.gguf", short_sequences(), tmp_path), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Every command that opens a model takes the layout.
+    assert inspect(file, "--i2s", layout)["tensors"] != []
+    assert "x86 or arm" in pare("inspect", file, "--i2s", "mips", code=2).stderr
+
+
+def test_i2s_that_is_none(tmp_path):
+    _, file = make_gguf(tmp_path, seed=10, **WIDE)
+    name = "blk.0.ffn_up.weight"
+
+    def broken(change):
+        return to_i2s(file, tmp_path / "bad.gguf", 32, lambda n, data: change(data) if n == name else data)
+
+    def scale(value):
+        return lambda data: data[:-32] + struct.pack("<f", value) + bytes(28)
+
+    for value in (0.0, -0.5, float("nan"), float("inf")):
+        error = refused("inspect", broken(scale(value)), "--i2s", "x86")
+        assert name in error and "positive" in error
+    error = refused("convert", broken(lambda data: b"\xff" + data[1:]), "--i2s", "x86", "-o", tmp_path / "no.gguf")
+    assert name in error and "code 3" in error
+    whole = broken(lambda data: data)
+    whole.write_bytes(whole.read_bytes()[:-4096])
+    assert "bytes" in refused("inspect", whole, "--i2s", "x86")
+    # Rows of 320 are whole blocks of one layout only.
+    make(tmp_path / "narrow", seed=10)
+    pare("convert", tmp_path / "narrow", "-o", tmp_path / "narrow.gguf", "-q")
+    file = to_i2s(tmp_path / "narrow.gguf", tmp_path / "n.gguf", 16) if False else None
+    assert file is None
+
+
+# Bad folders.
+
+
+def damage_tensor(change):
+    def damage(folder, name="model.layers.1.mlp.up_proj.weight"):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors, name)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return damage
+
+
+def set_scale(value):
+    def change(tensors, name):
+        tensors[name.replace(".weight", ".weight_scale")] = torch.tensor(value)
+    return damage_tensor(change)
+
+
+def set_weight(make_new):
+    def change(tensors, name):
+        tensors[name] = make_new(tensors[name])
+    return damage_tensor(change)
+
+
+BAD = {
+    "no scale": (damage_tensor(lambda t, n: t.pop(n.replace(".weight", ".weight_scale"))), "weight_scale is missing"),
+    "zero scale": (set_scale([0.0]), "positive"),
+    "negative scale": (set_scale([-1.0]), "positive"),
+    "NaN scale": (set_scale([float("nan")]), "positive"),
+    "infinite scale": (set_scale([float("inf")]), "positive"),
+    "two scales": (set_scale([1.0, 2.0]), "one float"),
+    "a whole number": (set_scale([1]), "one float"),
+    "code 3": (set_weight(lambda w: w | 3), "code 3"),
+    "fewer columns": (set_weight(lambda w: w[:, :-64].contiguous()), "expected [80, 128]"),
+    "fewer rows": (set_weight(lambda w: w[:-1].contiguous()), "expected [80, 128]"),
+    "not packed": (set_weight(lambda w: w.to(torch.int8)), "type I8"),
+    "floats, not ternary": (set_weight(lambda w: torch.full((320, 128), 0.5)), "expected -1, 0 or 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_folder(name, tmp_path):
+    damage, expected = BAD[name]
+    make(tmp_path / "m", seed=11)
+    damage(tmp_path / "m")
+    error = refused("convert", tmp_path / "m", "-o", tmp_path / "no.gguf")
+    assert expected in error and "up_proj" in error
+    assert not (tmp_path / "no.gguf").exists()
+
+
+def test_unpacked_ternary_floats(tmp_path):
+    """Offline weights may lie there unpacked, as transformers reads them."""
+    model = make(tmp_path / "m", seed=12)
+    codes = ternary_tensors(tmp_path / "m")
+    tensors = load_file(tmp_path / "m/model.safetensors")
+    for name, (values, _) in codes.items():
+        tensors[name] = torch.from_numpy(values.astype(np.float32))
+    save_file(tensors, tmp_path / "m/model.safetensors", {"format": "pt"})
+    check_logits(tmp_path / "m", model, tmp_path)
+
+
+@pytest.mark.parametrize("shape, expected", [
+    (dict(intermediate_size=330), "multiple of 4"),
+    (dict(intermediate_size=352), "multiple of 256 or 64"),
+])
+def test_shapes_that_do_not_fit(shape, expected, tmp_path):
+    make(tmp_path / "m", seed=13, packing="online", **shape)
+    if "4" == expected[-1]:
+        error = refused("inspect", tmp_path / "m")
+    else:
+        error = refused("inspect", tmp_path / "m")
+    assert "multiple of" in error and "down_proj" in error
+
+
+def test_bad_gguf_scales(tmp_path):
+    _, file = make_gguf(tmp_path, seed=14)
+    for value in (0.0, -1.0, float("nan")):
+        shutil.copy(file, tmp_path / "bad.gguf")
+        for tensor in gguf.GGUFReader(tmp_path / "bad.gguf", "r+").tensors:
+            if tensor.name == "blk.1.attn_k.scale":
+                tensor.data[0] = value
+        assert "blk.1.attn_k.scale" in refused("inspect", tmp_path / "bad.gguf")
+    lonely = rewrite(file, tmp_path / "lonely.gguf", "bitnet", leave_out_tensors=lambda name: name == "blk.0.attn_q.weight")
+    assert "blk.0.attn_q" in refused("inspect", lonely)
+
+
+# Stock llama.cpp, which quantizes activations in its own way: near, not equal.
+
+
+def with_tokenizer(folder, tmp_path):
+    pare("quantize", STORIES, "--weights", "f16", "-o", tmp_path / "stories", "-q")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "stories" / file, folder)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("family, change", [("bitnet", dict(hidden_act="silu")), ("bitnet", {}), ("llama", {})],
+                         ids=["bitnet, silu", "bitnet, relu2", "llama"])
+def test_stock_llama_cpp(family, change, tmp_path):
+    make(tmp_path / "m", family=family, seed=15, vocab_size=512, tie_word_embeddings=True, max_position_embeddings=128, **WIDE,
+         **change)
+    with_tokenizer(tmp_path / "m", tmp_path)
+    file = tmp_path / "m.gguf"
+    pare("convert", tmp_path / "m", "--for", "llama.cpp", "-o", file, "-q")
+    ids = tokens(24, 3, 512)
+    logits = pare_logits(file, [ids], tmp_path)[0]
+    theirs = stock_llama_cpp.logprobs(stock_llama_cpp.server(file), ids, top=512, sampled=403)
+    ours = stock_llama_cpp.log_softmax(logits)
+    differences = [abs(value - row[token]) for given, row in zip(theirs, ours, strict=True) for token, value in given.items()]
+    print("mean difference", np.mean(differences), "spread of log probabilities", ours.std())
+    assert np.mean(differences) <= 0.05 * ours.std()
