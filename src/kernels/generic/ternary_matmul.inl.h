@@ -78,12 +78,14 @@ PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const std:
       unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
         constexpr int kStep = kVector * kSteps + decltype(step)::value;
         const int8_t* x = input + strip * strip_columns<Layout>() + kStep * kStepColumns;
+        // Activations outside: each is broadcast once for all groups.
+        typename E::Bytes w[G];
 #pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) {
-          const typename E::Bytes w = Step::template step<decltype(step)::value>(v[g]);
+        for (int g = 0; g < G; ++g) w[g] = Step::template step<decltype(step)::value>(v[g]);
 #pragma GCC unroll 8
-          for (int c = 0; c < C; ++c) sum[g][c].template add<kStep>(w, x + c * input_stride);
-        }
+        for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+          for (int g = 0; g < G; ++g) sum[g][c].template add<kStep>(w[g], x + c * input_stride);
       });
     });
   }

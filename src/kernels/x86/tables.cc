@@ -50,6 +50,7 @@ const FloatLoopsRow kFloatLoopsRows[] = {
 };
 
 const Int8LoopsRow kInt8LoopsRows[] = {
+    {kCpuAvx512 | kCpuAmxInt8, &amx::kInt8Loops},
     {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kInt8Loops},
     {kCpuAvx512, &avx512::kInt8Loops},
     {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kInt8Loops},
