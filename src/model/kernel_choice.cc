@@ -129,7 +129,7 @@ double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
     for (int64_t i = begin; i < end; ++i)
       std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
   });
-  const auto& format = kernels::input_format(packing.input);
+  const auto& format = kernels::input_format(packing.input_for(1));
   std::vector<float> values(static_cast<size_t>(columns), 1.0f), output(static_cast<size_t>(rows));
   Buffer<std::byte> input(static_cast<size_t>(format.row_bytes(columns)));
   format.prepare(values.data(), columns, input.data());

@@ -64,7 +64,7 @@ std::vector<float> product(const Packing& packing, const Case& c, int64_t row_be
   const int64_t middle = c.rows / 2 / packing.row_group * packing.row_group;
   packing.pack_codes(c.codes.data(), c.columns, 0, middle, packed.data());
   packing.pack_codes(c.codes.data() + middle * c.columns, c.columns, middle, c.rows, packed.data());
-  const InputFormatInfo& format = input_format(packing.input, machine_cpu_features());
+  const InputFormatInfo& format = input_format(packing.input_for(c.inputs), machine_cpu_features());
   const int64_t stride = format.row_bytes(c.columns);
   Buffer<std::byte> input(static_cast<size_t>(stride * c.inputs));
   for (int64_t i = 0; i < c.inputs; ++i)

@@ -193,5 +193,41 @@ struct Avx2Int8 : Avx2Codes<true> {
   };
 };
 
+/// Lookups for 32 rows by vpshufb, of a table in both halves of a register; see lut_matmul.inl.h.
+struct Avx2Lookup {
+  using Rows = __m256i;
+  using Table = __m256i;
+  static constexpr int kGroups = 2;
+  static PARE_INLINE Rows load(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static PARE_INLINE void store(std::byte* p, Rows v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static PARE_INLINE Table table(const std::byte* p) { return _mm256_broadcastsi128_si256(Avx2::half_vector(p)); }
+  static PARE_INLINE Rows set1(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  static PARE_INLINE Rows low(Rows v) { return _mm256_and_si256(v, set1(15)); }
+  static PARE_INLINE Rows high(Rows v) { return low(_mm256_srli_epi16(v, 4)); }
+  static PARE_INLINE Rows find(Table t, Rows index) { return _mm256_shuffle_epi8(t, index); }
+  static PARE_INLINE Rows add(Rows a, Rows b) { return _mm256_add_epi8(a, b); }
+  static PARE_INLINE Rows twice(Rows v) { return add(v, v); }
+  static PARE_INLINE Rows add_signed(Rows sum, Rows v, Rows sign) { return add(sum, _mm256_sign_epi8(v, sign)); }
+  struct Sums {
+    __m256i low, high;  // rows 0-7 and 16-23, 8-15 and 24-31
+    PARE_INLINE void clear() { low = high = _mm256_setzero_si256(); }
+    PARE_INLINE void add(Rows high_bytes, Rows low_bytes) {
+      // low * 1 + high * 32 of neighbouring bytes.
+      const __m256i factors = _mm256_set1_epi16(32 << 8 | 1);
+      low = _mm256_add_epi16(low, _mm256_maddubs_epi16(factors, _mm256_unpacklo_epi8(low_bytes, high_bytes)));
+      high = _mm256_add_epi16(high, _mm256_maddubs_epi16(factors, _mm256_unpackhi_epi8(low_bytes, high_bytes)));
+    }
+    static PARE_INLINE void add_eight(int32_t* totals, __m128i v) {
+      save_sums(totals, _mm256_add_epi32(load_sums(totals), _mm256_cvtepi16_epi32(v)));
+    }
+    PARE_INLINE void add_to(int32_t* totals) const {
+      add_eight(totals, _mm256_castsi256_si128(low));
+      add_eight(totals + 8, _mm256_castsi256_si128(high));
+      add_eight(totals + 16, _mm256_extracti128_si256(low, 1));
+      add_eight(totals + 24, _mm256_extracti128_si256(high, 1));
+    }
+  };
+};
+
 }  // namespace
 }  // namespace pare::kernels

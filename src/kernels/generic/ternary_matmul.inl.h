@@ -233,11 +233,13 @@ struct TernaryKernel {
     if (to < end) std::memset(to, 0, static_cast<size_t>(end - to));
   }
 
-  static void multiply_panels(const MultiplyArgs& a) {
+  /// expand_groups(row, groups, k, columns, panel, stride) unpacks these columns of `groups` groups of 16 rows from
+  /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
+  template <class Expand>
+  static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
     constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
     // Unpacking whole vectors may write a little past the last strip.
     constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
-    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
     auto* sums = reinterpret_cast<int32_t*>(panel + kPanelGroups * kPanelBytes);
     Panels::begin();
@@ -250,8 +252,7 @@ struct TernaryKernel {
           for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
-          for (int g = 0; g < groups; ++g)
-            expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * kPanelBytes);
+          expand_groups(row, groups, k, columns, panel, kPanelBytes);
           Panels::multiply(panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs,
                            strips_of<TernaryBytes>(columns), sums, kRows);
         }
@@ -267,10 +268,13 @@ struct TernaryKernel {
   }
 
   static void multiply(const MultiplyArgs& a) {
-    if (a.input_rows < E::kTernaryPanelInputs)
-      multiply_packed(a);
-    else
-      multiply_panels(a);
+    if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
+    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    multiply_panels(a,
+                    [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
+                      for (int g = 0; g < groups; ++g)
+                        expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * panel_stride);
+                    });
   }
 
   static constexpr Packing packing(const char* layout, const char* isa) {
@@ -282,7 +286,8 @@ struct TernaryKernel {
             .unpack_row = unpack_row_ternary<Layout>,
             .multiply = multiply,
             .layout = layout,
-            .pack_codes = pack_ternary<Layout>};
+            .pack_codes = pack_ternary<Layout>,
+            .applies_scale = true};
   }
 };
 
