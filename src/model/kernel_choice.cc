@@ -22,6 +22,8 @@ namespace {
 // Weights read in a pass: past what caches near a core hold; more would only take longer.
 constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 29;
 constexpr int kPasses = 5;
+// What the passes may take of a kernel so slow that nothing depends on more of them.
+constexpr double kEnoughSeconds = 0.5;
 constexpr size_t kMaxCacheBytes = size_t{1} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -134,7 +136,8 @@ double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
   Buffer<std::byte> input(static_cast<size_t>(format.row_bytes(columns)));
   format.prepare(values.data(), columns, input.data());
   std::vector<double> rates;
-  for (int pass = 0; pass <= kPasses; ++pass) {
+  const double start = now();
+  for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
     const double begin = now();
     pool_.parallel_for(periods, std::max<int64_t>(1, periods / (pool_.size() * 16)),
                        [&](int64_t first, int64_t last, int) {

@@ -69,6 +69,8 @@ struct LutKernel {
   using Panels = RegisterTiles<E>;
   using Bytes = TernaryKernel<E, TernaryBytes, Panels>;
   static constexpr int kGroups = L::kGroups;
+  /// Activation rows from which a panel pays, though its weights take longer to unpack than those of i2.
+  static constexpr int64_t kPanelInputs = 12;
   static constexpr LookupWeights kWeights = lookup_weights<Layout>();
   static constexpr int64_t kStripTables = int64_t{kLutStripLookups<Layout>} * 2 * kLookupEntries;
   /// Strips whose lookups add up in int16.
@@ -175,7 +177,7 @@ struct LutKernel {
   }
 
   static void multiply(const MultiplyArgs& a) {
-    if (a.input_rows < E::kTernaryPanelInputs) return multiply_lookups(a);
+    if (a.input_rows < kPanelInputs) return multiply_lookups(a);
     Bytes::multiply_panels(a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel,
                                   int64_t panel_stride) { expand(a, row, groups, k, columns, panel, panel_stride); });
   }
@@ -194,7 +196,7 @@ constexpr Packing lut_packing(const char* layout, const char* isa) {
           .pack_codes = pack_lut<Layout>,
           .applies_scale = true,
           // Unpacked once for all of them; and their tables would take ten times what their codes do.
-          .many_rows = E::kTernaryPanelInputs,
+          .many_rows = LutKernel<L, E, Layout>::kPanelInputs,
           .many_input = InputFormat::kInt8Row};
 }
 

@@ -38,10 +38,10 @@ const KvRow kKvRows[] = {
 };
 
 const InputRow kInputRows[] = {
-    {kCpuNone, &kFloatInput},         {kCpuAvx512, &avx512::kInt8Block},  {kCpuAvx2, &avx2::kInt8Block},
-    {kCpuNone, &generic::kInt8Block}, {kCpuAvx512, &avx512::kInt8Row},    {kCpuAvx2, &avx2::kInt8Row},
-    {kCpuNone, &generic::kInt8Row},   {kCpuAvx2, &avx2::kInt8Pairs},      {kCpuNone, &generic::kInt8Pairs},
-    {kCpuAvx2, &avx2::kInt8Triples},  {kCpuNone, &generic::kInt8Triples},
+    {kCpuNone, &kFloatInput},           {kCpuAvx512, &avx512::kInt8Block}, {kCpuAvx2, &avx2::kInt8Block},
+    {kCpuNone, &generic::kInt8Block},   {kCpuAvx512, &avx512::kInt8Row},   {kCpuAvx2, &avx2::kInt8Row},
+    {kCpuNone, &generic::kInt8Row},     {kCpuNone, &generic::kInt8Pairs},  {kCpuAvx2, &avx2::kInt8Triples},
+    {kCpuNone, &generic::kInt8Triples},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {
