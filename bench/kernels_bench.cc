@@ -109,7 +109,7 @@ void decode(benchmark::State& state, const Packing& packing, DType type, int64_t
             bool cached) {
   ThreadPool& pool = pool_of(threads);
   const Weights w(packing, type, rows, columns, cached ? 0 : kMemoryBytes / 2);
-  const Inputs x(packing.input, 1, columns);
+  const Inputs x(packing.input_for(1), 1, columns);
   Buffer<float> output(static_cast<size_t>(rows));
   read_ceiling(threads).sample();
   int64_t copy = 0;
@@ -134,7 +134,7 @@ void prefill(benchmark::State& state, const Packing& packing, DType type, int64_
              int64_t input_rows, int threads) {
   ThreadPool& pool = pool_of(threads);
   const Weights w(packing, type, rows, columns, 0);
-  const Inputs x(packing.input, input_rows, columns);
+  const Inputs x(packing.input_for(input_rows), input_rows, columns);
   Buffer<float> output(static_cast<size_t>(rows * input_rows));
   const auto measure = [&] {
     return packing.input == InputFormat::kFloat ? measure_fma_rate(pool) : measure_int8_rate(pool);
