@@ -145,7 +145,7 @@ TEST(Ternary, ExtremeSumsDoNotWrap) {
   for (int64_t columns : {65536, 65535}) {
     for (int sign : {1, -1}) {
       for (int weight : {0, 1, 2}) {
-        for (int64_t inputs : {1, 9, 16}) {
+        for (int64_t inputs : {1, 12}) {
           Case c{17,
                  columns,
                  inputs,
