@@ -213,6 +213,7 @@ void add_eval_command(CLI::App& app, Common& common) {
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 40));
   add_kv_option(command, options->kv);
   add_kernel_option(command, common);
+  add_threshold_option(command, common);
   command
       ->add_option_function<std::string>(
           "--against-kv",
