@@ -151,6 +151,7 @@ void compare(const EvalOptions& options, Common& common) {
   {
     // One model in memory at a time: what the base predicted is kept, the base itself is not.
     LoadedModel loaded = load_model(base, common);
+    loaded.model->set_attention_threshold(0);  // what the other leaves out is part of the difference
     measured = read_windows(options, *loaded.model, loaded.need_tokenizer(), common);
     reference = explain_non_finite(base, common, [&] {
       return Reference::measure(*loaded.model, measured.windows, options.base_kv(), common.progress(), common.cancel());

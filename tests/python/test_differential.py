@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from llama_models import DIFF_LLAMA, PARE, difference, edit_config, make, pare_logits, reference, tokens
+from scored_models import uneven_model
 from safetensors.numpy import load_file, save_file
 
 SHAPES = {
@@ -256,3 +257,40 @@ def test_bad_input(name, tmp_path):
     with pytest.raises(RuntimeError) as error:
         pare_logits(tmp_path / "m", [[1, 2]], tmp_path)
     assert message in str(error.value) and str(error.value).count("\n") == 0
+
+
+def test_every_command_takes_it(tmp_path):
+    """analyze, drop, quantize, run, eval, shrink and bench, as of any model."""
+    folder = tmp_path / "m"
+    uneven_model(folder, 5, vocab_size=257, hidden_size=64, intermediate_size=128, num_attention_heads=4,
+                 num_key_value_heads=2, max_position_embeddings=256, family=DIFF_LLAMA)
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a little fox who lived in the wood. " * 80)
+
+    def done(*arguments):
+        result = run(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    analysis = json.loads(done("analyze", folder, "--calibration", text, "--tokens", 2048, "--json"))
+    assert all(0 <= layer["attention_sparsity"] < 1 for layer in analysis["layers"])
+    losses = analysis["attention_thresholds"]
+    assert [round(x["threshold"], 6) for x in losses] == [0, 0.001, 0.01, 0.03]
+    assert losses[0]["values_left_out"] == 0 < losses[1]["values_left_out"] < losses[3]["values_left_out"] < 1
+    assert all(len(x["values_left_out_by_layer"]) == 3 for x in losses)
+    assert "attention threshold" in done("analyze", folder, "--calibration", text, "--tokens", 2048)
+    done("drop", folder, "--attention", 1, "--calibration", text, "--tokens", 2048, "-o", tmp_path / "dropped.gguf")
+    done("quantize", tmp_path / "dropped.gguf", "--weights", "q8_0", "-o", tmp_path / "small.gguf")
+    greedy = ["--prompt", "Once upon", "--tokens", 16, "--greedy"]
+    assert done("run", tmp_path / "small.gguf", *greedy) == done("run", tmp_path / "small.gguf", *greedy, "--threads", 2)
+    scores = json.loads(done("eval", tmp_path / "small.gguf", "--perplexity", text, "--against", folder, "--json"))
+    sparse = json.loads(done("eval", tmp_path / "small.gguf", "--perplexity", text, "--attention-threshold", 0.05, "--json"))
+    assert scores != sparse
+    self_distance = json.loads(done("eval", folder, "--perplexity", text, "--against", folder, "--attention-threshold",
+                                    0.05, "--json"))  # the base leaves nothing out
+    assert "kl" in json.dumps(self_distance).lower()
+    done("shrink", folder, "-o", tmp_path / "shrunk.gguf", "--size", "400KB", "--quality", "50%", "--calibration", text, "--tokens", 2048,
+         "--trials", 20)
+    assert "diffllama" in done("inspect", tmp_path / "shrunk.gguf")
+    refused = run("quantize", folder, "--weights", "q8_0", "--for", "llama.cpp", "-o", tmp_path / "no.gguf")
+    assert refused.returncode == 1 and "differential attention, which llama.cpp does not have" in refused.stderr
