@@ -156,7 +156,7 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
   complete_from_tensors(checkpoint.config, file);
   check_config(checkpoint.config, path.string());
   read_origin(checkpoint, file.metadata);
-  if (file.metadata.get_string("general.architecture") == family.gguf_deci) {
+  if (family.gguf_deci && file.metadata.get_string("general.architecture") == family.gguf_deci) {
     remove_stand_ins(checkpoint.config, checkpoint.plan, checkpoint.original_layers, path.string());
   }
   if (!file.metadata.find("pare.plan")) checkpoint.plan = plan_of_config(checkpoint.config);

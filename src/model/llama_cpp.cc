@@ -45,7 +45,9 @@ void check_expressible(const Checkpoint& checkpoint) {
                                   [](const LayerConfig& layer) { return layer.attention || layer.mlp; });
   if (empty) refuse(checkpoint, "no layer is left, and llama.cpp needs one");
   for (const LayerConfig& layer : checkpoint.config.layers) {
-    if (layer.attention) check_rope(checkpoint, *layer.attention);
+    if (!layer.attention) continue;
+    if (layer.attention->is_differential()) refuse(checkpoint, "differential attention, which llama.cpp does not have");
+    check_rope(checkpoint, *layer.attention);
   }
 }
 

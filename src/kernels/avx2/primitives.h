@@ -80,6 +80,11 @@ struct Avx2 {
   static PARE_INLINE V scale_exponent(V v, V t) {
     return {scale_exponent(v.low, t.low), scale_exponent(v.high, t.high)};
   }
+  static PARE_INLINE uint32_t not_below(V a, V b) {
+    const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, b.low, _CMP_NLT_UQ));
+    const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_NLT_UQ));
+    return static_cast<uint32_t>(low | high << 8);
+  }
   static PARE_INLINE float fold_add(V v) {
     const __m256 eight = _mm256_add_ps(v.low, v.high);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -131,6 +131,12 @@ struct Scalar {
       return v.lane[i] * power(half) * power(n - half);
     });
   }
+  /// Bit i: not a < b in lane i, so set where either is NaN.
+  static PARE_INLINE uint32_t not_below(const V& a, const V& b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= (a.lane[i] < b.lane[i] ? 0u : 1u) << i;
+    return bits;
+  }
   /// Lanes folded 8-4-2-1: i with i + 8, then i + 4, ...
   static PARE_INLINE float fold_add(V v) {
     for (int half = 8; half > 0; half /= 2)

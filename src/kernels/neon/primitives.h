@@ -96,6 +96,12 @@ struct Neon {
     return vmulq_f32(vmulq_f32(v, vreinterpretq_f32_s32(first)), vreinterpretq_f32_s32(second));
   }
   static PARE_INLINE V scale_exponent(const V& v, const V& t) { return each<scale_exponent>(v, t); }
+  static PARE_INLINE uint32_t not_below(const V& a, const V& b) {
+    const uint32x4_t bit = {1, 2, 4, 8};
+    uint32_t below = 0;
+    for (int i = 0; i < 4; ++i) below |= vaddvq_u32(vandq_u32(vcltq_f32(a.part[i], b.part[i]), bit)) << 4 * i;
+    return ~below & 0xffffu;
+  }
   static PARE_INLINE float32x4_t fold_to4(const V& v) {
     return vaddq_f32(vaddq_f32(v.part[0], v.part[2]), vaddq_f32(v.part[1], v.part[3]));
   }

@@ -9,11 +9,13 @@
 namespace pare {
 namespace {
 
-constexpr std::array<const Family*, 1> kFamilies{&kLlamaFamily};
+constexpr std::array<const Family*, 2> kFamilies{&kLlamaFamily, &kDiffLlamaFamily};
 
 std::string known(const char* Family::*column) {
   std::string text;
-  for (const Family* family : kFamilies) text += (text.empty() ? "" : ", ") + std::string(family->*column);
+  for (const Family* family : kFamilies) {
+    if (family->*column) text += (text.empty() ? "" : ", ") + std::string(family->*column);
+  }
   return text;
 }
 
@@ -43,7 +45,7 @@ const Family& family_of_json(const Json& config, const std::string& where) {
 const Family& family_of_gguf(const GgufMetadata& metadata) {
   const std::string& architecture = metadata.get_string("general.architecture");
   for (const Family* family : kFamilies) {
-    if (architecture == family->gguf || architecture == family->gguf_deci) return *family;
+    if (architecture == family->gguf || (family->gguf_deci && architecture == family->gguf_deci)) return *family;
   }
   fail("{}: unknown architecture \"{}\" (general.architecture); known: {}", metadata.file(), architecture,
        known(&Family::gguf) + ", " + known(&Family::gguf_deci));

@@ -22,7 +22,8 @@ struct Family {
   const char* name;          // config.json's model_type
   const char* architecture;  // config.json's architectures[0]
   const char* gguf;          // general.architecture
-  const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ
+  const char* gguf_deci;     // the architecture in which stock llama.cpp reads such a model when its layers differ, or
+                             // null if there is none
   RopeLayout gguf_rope;      // the order of q and k rows that GGUF expects
   std::span<const WeightName> names;
   /// Throw Error naming `where` and the key.
@@ -46,5 +47,6 @@ std::string weight_name(const char* pattern, int layer);
 std::optional<WeightId> find_weight(const Family& family, std::string_view name, const char* WeightName::*column);
 
 extern const Family kLlamaFamily;
+extern const Family kDiffLlamaFamily;
 
 }  // namespace pare
