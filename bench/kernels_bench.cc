@@ -17,6 +17,7 @@
 #include "kernels/ceilings.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
+#include "kernels/ternary.h"
 
 namespace pare::kernels {
 namespace {
@@ -50,7 +51,18 @@ struct Weights {
   Weights(const Packing& packing_in, DType type, int64_t rows_in, int64_t columns_in, size_t at_least)
       : packing(packing_in), rows(rows_in), columns(columns_in), bytes(packing.packed_bytes(rows, columns)) {
     copies = std::max<int64_t>(1, static_cast<int64_t>(at_least) / bytes);
-    data = Buffer<std::byte>(static_cast<size_t>(bytes * copies));
+    data = Buffer<std::byte>(static_cast<size_t>(bytes * copies + kPackedSlack));
+    fill(type);
+    for (int64_t c = 1; c < copies; ++c) std::memcpy(data.data() + c * bytes, data.data(), static_cast<size_t>(bytes));
+  }
+  void fill(DType type) {
+    if (packing.pack_codes) {
+      Random random(1);
+      std::vector<uint8_t> codes(static_cast<size_t>(rows * columns));
+      for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
+      packing.pack_codes(codes.data(), columns, 0, rows, data.data());
+      return;
+    }
     const Buffer<float> values = random_floats(columns * rows, 1);
     std::vector<std::byte> file(static_cast<size_t>(info(type).bytes(rows * columns)));
     info(type).encode(values.data(), file.data(), rows * columns);
@@ -58,7 +70,6 @@ struct Weights {
       std::memcpy(data.data(), file.data(), file.size());
     else
       packing.pack({type, Shape{rows, columns}, file}, 0, rows, data.data());
-    for (int64_t c = 1; c < copies; ++c) std::memcpy(data.data() + c * bytes, data.data(), static_cast<size_t>(bytes));
   }
   const Packing& packing;
   int64_t rows, columns, bytes, copies = 1;
@@ -93,11 +104,12 @@ void multiply(ThreadPool& pool, const Weights& w, int64_t copy, const Inputs& x,
   });
 }
 
-/// One activation row against weights that come from memory.
-void decode(benchmark::State& state, const Packing& packing, DType type, int64_t rows, int64_t columns, int threads) {
+/// One activation row against weights that come from memory, or from the second-level cache: what unpacking allows.
+void decode(benchmark::State& state, const Packing& packing, DType type, int64_t rows, int64_t columns, int threads,
+            bool cached) {
   ThreadPool& pool = pool_of(threads);
-  const Weights w(packing, type, rows, columns, kMemoryBytes / 2);
-  const Inputs x(packing.input, 1, columns);
+  const Weights w(packing, type, rows, columns, cached ? 0 : kMemoryBytes / 2);
+  const Inputs x(packing.input_for(1), 1, columns);
   Buffer<float> output(static_cast<size_t>(rows));
   read_ceiling(threads).sample();
   int64_t copy = 0;
@@ -109,8 +121,12 @@ void decode(benchmark::State& state, const Packing& packing, DType type, int64_t
   const double ceiling = read_ceiling(threads).rate();
   const auto bytes = static_cast<double>(w.bytes);
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of_ceiling"] = benchmark::Counter(bytes / ceiling, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["ceiling"] = ceiling * 1e-9;
+  state.counters["Gweights/s"] =
+      benchmark::Counter(static_cast<double>(rows * columns) * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  if (!cached) {
+    state.counters["of_ceiling"] = benchmark::Counter(bytes / ceiling, benchmark::Counter::kIsIterationInvariantRate);
+    state.counters["ceiling"] = ceiling * 1e-9;
+  }
 }
 
 /// Many activation rows: against the multiply-accumulate rate.
@@ -118,7 +134,7 @@ void prefill(benchmark::State& state, const Packing& packing, DType type, int64_
              int64_t input_rows, int threads) {
   ThreadPool& pool = pool_of(threads);
   const Weights w(packing, type, rows, columns, 0);
-  const Inputs x(packing.input, input_rows, columns);
+  const Inputs x(packing.input_for(input_rows), input_rows, columns);
   Buffer<float> output(static_cast<size_t>(rows * input_rows));
   const auto measure = [&] {
     return packing.input == InputFormat::kFloat ? measure_fma_rate(pool) : measure_int8_rate(pool);
@@ -221,31 +237,37 @@ void small_operation(const char* name, int64_t n, Body body) {
   });
 }
 
-void register_all() {
-  const CpuFeatures features = cpu_features();
-  const auto name = [](const std::string& what, const Packing& p, int64_t rows, int64_t columns, int threads) {
+/// Decode, prefill and packing with one packing.
+void register_products(const Packing& p, DType type) {
+  const auto name = [&p](const std::string& what, int64_t rows, int64_t columns, int threads) {
     return what + "/" + p.name() + "/" + std::to_string(rows) + "x" + std::to_string(columns) +
            "/threads:" + std::to_string(threads);
   };
-  for (const KernelRow& row : kernel_table()) {
-    if ((features & row.required) != row.required) continue;
-    const Packing& p = *row.packing;
-    for (int threads = 1; threads <= usable_cores(); threads *= 2) {
-      for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {8192, 2048}, {2048, 8192}})
-        benchmark::RegisterBenchmark(name("decode", p, rows, columns, threads).c_str(), [=, &p](benchmark::State& s) {
-          decode(s, p, row.source, rows, columns, threads);
-        })->UseRealTime();
-      for (int64_t inputs : {4, 16, 32, 128, 512})
-        for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {2048, 4096}})
-          benchmark::RegisterBenchmark(
-              name("prefill:" + std::to_string(inputs), p, rows, columns, threads).c_str(),
-              [=, &p](benchmark::State& s) { prefill(s, p, row.source, rows, columns, inputs, threads); })
-              ->UseRealTime();
-    }
-    if (!p.in_place)
-      benchmark::RegisterBenchmark((std::string("pack/") + p.name()).c_str(),
-                                   [=, &p](benchmark::State& s) { pack(s, p, row.source); });
+  for (int threads = 1; threads <= usable_cores(); threads *= 2) {
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {8192, 2048}, {2048, 8192}})
+      benchmark::RegisterBenchmark(name("decode", rows, columns, threads).c_str(), [=, &p](benchmark::State& s) {
+        decode(s, p, type, rows, columns, threads, false);
+      })->UseRealTime();
+    benchmark::RegisterBenchmark(name("decode_cached", 1024, 2048, threads).c_str(), [=, &p](benchmark::State& s) {
+      decode(s, p, type, 1024, 2048, threads, true);
+    })->UseRealTime();
+    for (int64_t inputs : {4, 16, 32, 128, 512})
+      for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {2048, 4096}})
+        benchmark::RegisterBenchmark(
+            name("prefill:" + std::to_string(inputs), rows, columns, threads).c_str(),
+            [=, &p](benchmark::State& s) { prefill(s, p, type, rows, columns, inputs, threads); })
+            ->UseRealTime();
   }
+  if (p.pack)
+    benchmark::RegisterBenchmark((std::string("pack/") + p.name()).c_str(),
+                                 [=, &p](benchmark::State& s) { pack(s, p, type); });
+}
+
+void register_all() {
+  const CpuFeatures features = cpu_features();
+  for (const KernelRow& row : kernel_table())
+    if ((features & row.required) == row.required) register_products(*row.packing, row.source);
+  for (const Packing* packing : ternary_packings(features)) register_products(*packing, DType::kTQ2_0);
   for (DType type : kv_types())
     for (int head_dim : {64, 128})
       for (int queries : {1, 4, 8, 512})

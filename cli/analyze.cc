@@ -8,6 +8,7 @@
 #include "format.h"
 #include "redundancy/choose.h"
 #include "redundancy/report.h"
+#include "redundancy/threshold_loss.h"
 
 namespace pare::cli {
 namespace {
@@ -15,11 +16,16 @@ namespace {
 struct AnalyzeOptions {
   std::filesystem::path model, html;
   CalibrationArguments calibration;
+  std::vector<float> thresholds = {1e-3f, 1e-2f, 3e-2f};
 };
+
+// Of the calibration text: a few windows tell what a threshold costs, and each is run once a threshold.
+constexpr int64_t kThresholdTokens = 4096;
 
 Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
-Json to_json(const Checkpoint& checkpoint, const Redundancy& redundancy, const std::string& calibration) {
+Json to_json(const Checkpoint& checkpoint, const Redundancy& redundancy, const std::vector<ThresholdLoss>& losses,
+             const std::string& calibration) {
   Json layers = Json::array();
   for (size_t i = 0; i < redundancy.layers.size(); ++i) {
     const LayerImportance& layer = redundancy.layers[i];
@@ -31,10 +37,19 @@ Json to_json(const Checkpoint& checkpoint, const Redundancy& redundancy, const s
                       {"top1_activation", layer.top1_activation},
                       {"top10_activation", layer.top10_activation}});
   }
+  Json thresholds = Json::array();
+  for (const ThresholdLoss& loss : losses) {
+    thresholds.push_back({{"threshold", loss.threshold},
+                          {"nats_per_token", loss.nats_per_token},
+                          {"perplexity", loss.perplexity},
+                          {"values_left_out", loss.mean_skipped},
+                          {"values_left_out_by_layer", loss.skipped}});
+  }
   return {{"model", checkpoint.path.string()},
           {"calibration", calibration},
           {"tokens", redundancy.tokens},
-          {"layers", layers}};
+          {"layers", layers},
+          {"attention_thresholds", thresholds}};
 }
 
 /// How far a value reaches between the smallest and the largest, on a logarithmic scale since scores span decades.
@@ -77,6 +92,20 @@ void print_table(const Redundancy& redundancy, Common& common) {
   common.print(table.render(style));
 }
 
+/// The first row is without a threshold.
+void print_thresholds(const std::vector<ThresholdLoss>& losses, Common& common) {
+  if (losses.size() < 2) return;
+  Table table;
+  table.column("attention threshold").column("perplexity").column("change").column("values left out");
+  for (const ThresholdLoss& loss : losses) {
+    const double change = std::exp(loss.nats_per_token - losses[0].nats_per_token) - 1;
+    const bool none = &loss == &losses[0];
+    table.row({none ? "none" : fmt::format("{:g}", loss.threshold), fmt::format("{:.5g}", loss.perplexity),
+               none ? "" : fmt::format("{:+.3f}%", 100 * change), fmt::format("{:.1f}%", 100 * loss.mean_skipped)});
+  }
+  common.print("\n{}", table.render(common.style()));
+}
+
 void print_order(const Redundancy& redundancy, Common& common) {
   using Kind = DropPart::Kind;
   const auto line = [&](const char* what, const std::vector<Kind>& kinds) {
@@ -105,11 +134,16 @@ void analyze(const AnalyzeOptions& options, Common& common) {
   const Redundancy redundancy = explain_non_finite(loaded.checkpoint, common, [&] {
     return measure_redundancy(*loaded.model, text.windows, common.progress(), common.cancel());
   });
+  std::vector<ThresholdLoss> losses;
+  if (!options.thresholds.empty()) {
+    losses = measure_threshold_loss(*loaded.model, text.windows, options.thresholds, kThresholdTokens,
+                                    common.progress(), common.cancel());
+  }
   if (!options.html.empty()) {
     write_page(options.html, redundancy_page(redundancy, loaded.checkpoint.name, text.name));
   }
   if (common.json) {
-    common.print_json(to_json(loaded.checkpoint, redundancy, text.name));
+    common.print_json(to_json(loaded.checkpoint, redundancy, losses, text.name));
     return;
   }
   common.print("{}: importance (1 - cosine similarity of the hidden state before and after), {} of {}\n\n",
@@ -117,6 +151,7 @@ void analyze(const AnalyzeOptions& options, Common& common) {
                printable(text.name));
   print_table(redundancy, common);
   print_order(redundancy, common);
+  print_thresholds(losses, common);
   if (!options.html.empty()) common.print("\nreport: {}\n", printable(options.html.string()));
 }
 
@@ -130,6 +165,12 @@ void add_analyze_command(CLI::App& app, Common& common) {
                                "pare analyze model.gguf --calibration my-texts.txt --json > scores.json"});
   add_model_argument(command, options->model, common);
   add_calibration_options(command, options->calibration);
+  command
+      ->add_option("--attention-thresholds", options->thresholds,
+                   "Score what leaving out attention values below these thresholds costs (default: 0.001,0.01,0.03)")
+      ->type_name("TAU,TAU,...")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 0.999999));
   command->add_option("--html", options->html, "Also write a report with charts")->type_name("FILE");
   on_run(command, [options, &common] { analyze(*options, common); });
 }

@@ -15,7 +15,8 @@ struct BenchOptions {
   std::filesystem::path model;
   std::string shape;
   std::optional<DType> weights, head;
-  bool ternary = false;  // --weights ternary
+  bool ternary = false;       // --weights ternary
+  bool differential = false;  // --attention differential
   std::vector<int> threads;
   SpeedOptions speed;
 };
@@ -58,10 +59,19 @@ Subject from_shape(const BenchOptions& options) {
       layer.attention->linear.activations = layer.mlp->linear.activations = ActivationQuantization::kInt8Row;
     }
   }
+  if (options.differential) {
+    for (size_t i = 0; i < subject.config.layers.size(); ++i) {
+      AttentionConfig& attention = *subject.config.layers[i].attention;
+      attention.kind = AttentionKind::kDifferential;
+      attention.differential.lambda_init = default_lambda_init(static_cast<int>(i));
+    }
+    subject.name += ", differential attention";
+    check_config(subject.config, "--attention differential");
+  }
   const DType head = options.head.value_or(options.ternary ? DType::kQ6_K : subject.type);
   if (head != subject.type) subject.types = fmt::format("{} and {} head", subject.types, info(head).name);
-  for (const WeightId id : expected_weights(*config)) {
-    const int64_t count = expected_shape(*config, id)->count();
+  for (const WeightId id : expected_weights(subject.config)) {
+    const int64_t count = expected_shape(subject.config, id)->count();
     subject.parameters += count;
     const DTypeInfo& stored = info(!info(id.kind).matrix ? DType::kF32 : id.layer < 0 ? head : subject.type);
     subject.bytes += static_cast<int64_t>(static_cast<double>(count) * stored.bits_per_value() / 8);
@@ -163,6 +173,8 @@ Json to_json(const SpeedReport& report) {
   }
   const auto& ceilings = report.ceilings;
   return {{"threads", report.threads},
+          {"attention_threshold", report.attention_threshold},
+          {"values_left_out", report.skipped},
           {"valid", !report.invalid()},
           {"ceilings",
            {{"read_bytes_per_second", ceilings.read_bytes},
@@ -180,6 +192,7 @@ SpeedReport measure(const Subject& subject, int threads, const BenchOptions& opt
   const auto model = subject.checkpoint
                          ? Model::load(*subject.checkpoint, pool, load)
                          : Model::random(subject.config, subject.type, pool, 1, {subject.head, common.kernel});
+  model->set_attention_threshold(common.attention_threshold);
   return measure_speed(*model, options.speed, common.progress(), common.cancel(), peak_memory);
 }
 
@@ -189,6 +202,12 @@ void bench(BenchOptions& options, Common& common) {
   }
   if (options.shape.empty() && (options.ternary || options.head)) {
     throw UsageError("--weights ternary and --head are for --shape; a MODEL's types change with --weights TYPE");
+  }
+  if (options.shape.empty() && options.differential) {
+    throw UsageError("--attention is for --shape; a MODEL has its own kind of attention");
+  }
+  if (options.speed.skip_rate && common.attention_threshold > 0) {
+    throw UsageError("--skip-rate seeks a threshold; give it or --attention-threshold");
   }
   if (options.threads.empty()) options.threads = {common.thread_count()};
   const Subject subject = options.shape.empty() ? from_file(options, common) : from_shape(options);
@@ -213,6 +232,10 @@ void bench(BenchOptions& options, Common& common) {
   } else {
     print_head(subject, reports.front().results.back(), common);
     print_table(reports, common);
+    if (reports.front().attention_threshold > 0) {
+      common.print("\nattention threshold {:.3g}: {:.1f}% of values left out\n", reports.front().attention_threshold,
+                   100 * reports.front().skipped);
+    }
     common.print("\npeak memory {}; kernels for {}; medians of {}\n", human_bytes(peak), describe(cpu_features()),
                  plural(options.speed.runs, "run"));
   }
@@ -251,6 +274,18 @@ void add_bench_command(CLI::App& app, Common& common) {
                    "With --shape: the type of the embedding and output matrices (default: as the others, q6_k with "
                    "ternary)");
   add_kernel_option(command, common);
+  command
+      ->add_option_function<std::string>(
+          "--attention", [options](const std::string& name) { options->differential = name == "differential"; },
+          "With --shape: the kind of attention, of the same heads and parameters (default: softmax)")
+      ->type_name("KIND")
+      ->check(CLI::IsMember({"softmax", "differential"}));
+  add_threshold_option(command, common);
+  command
+      ->add_option("--skip-rate", options->speed.skip_rate,
+                   "Seek the attention threshold with which decoding leaves out this share of values")
+      ->type_name("SHARE")
+      ->check(CLI::Range(0.001, 0.999));
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 24);
   auto& speed = options->speed;
   command->add_option("--prompt", speed.prompts, "Lengths of prompts to measure")

@@ -12,6 +12,7 @@
 #include "base/cpu.h"
 #include "format.h"
 #include "kernels/attention.h"
+#include "model/families/family.h"
 
 namespace pare::cli {
 namespace {
@@ -177,7 +178,8 @@ void check_reader(const Checkpoint& checkpoint, const std::filesystem::path& out
 void write_output(const Checkpoint& checkpoint, const std::filesystem::path& output, GgufReader reader,
                   Common& common) {
   write_checkpoint(checkpoint, output, {.progress = &common.progress(), .cancel = common.cancel(), .reader = reader});
-  if (reader == GgufReader::kPare && output.extension() == ".gguf" && layers_differ(checkpoint.config)) {
+  const bool other_form = family_by_name(checkpoint.config.family).gguf_deci != nullptr;
+  if (reader == GgufReader::kPare && output.extension() == ".gguf" && other_form && layers_differ(checkpoint.config)) {
     common.remark(
         "note: layers differ in this file, which stock llama.cpp reads only when it is written with --for llama.cpp");
   }
@@ -195,6 +197,16 @@ CLI::Option* add_kernel_option(CLI::App* command, Common& common) {
                    "Layout of ternary weights in memory: i2, t3, ... (default: the fastest here, see "
                    "pare inspect --kernels)")
       ->type_name("NAME");
+}
+
+CLI::Option* add_threshold_option(CLI::App* command, Common& common) {
+  return command
+      ->add_option(
+          "--attention-threshold", common.attention_threshold,
+          "Leave out values whose attention weights are below this part of the largest of their row: faster on "
+          "long contexts, and not the same result (see pare analyze; default: 0, nothing is left out)")
+      ->type_name("TAU")
+      ->check(CLI::Range(0.0, 0.999999));
 }
 
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
@@ -222,6 +234,7 @@ LoadedModel load_model(Checkpoint checkpoint, Common& common) {
   LoadOptions options;
   options.progress = &common.stoppable_progress();
   options.kernel = common.kernel;
+  options.attention_threshold = common.attention_threshold;
   loaded.model = Model::load(loaded.checkpoint, *loaded.pool, options);
   if (loaded.checkpoint.tokenizer) loaded.tokenizer = std::make_unique<Tokenizer>(*loaded.checkpoint.tokenizer);
   throw_if_cancelled(common.cancel());

@@ -32,12 +32,13 @@ class UsageError : public Error {
 /// What every command takes, and the way to print. Commands hold a reference; values are set once arguments are parsed.
 class Common {
  public:
-  int threads = 0;      // --threads; 0 = the cores this process may use
-  int64_t context = 0;  // --ctx; 0 = the command's own choice
-  bool json = false;    // --json: only JSON on standard output
-  bool quiet = false;   // --quiet: no progress, no remarks
-  std::string kernel;   // --kernel: see WeightStore
-  OpenOptions open;     // --i2s
+  int threads = 0;                // --threads; 0 = the cores this process may use
+  int64_t context = 0;            // --ctx; 0 = the command's own choice
+  bool json = false;              // --json: only JSON on standard output
+  bool quiet = false;             // --quiet: no progress, no remarks
+  std::string kernel;             // --kernel: see WeightStore
+  float attention_threshold = 0;  // --attention-threshold: see Model::set_attention_threshold
+  OpenOptions open;               // --i2s
 
   Common();
   int thread_count() const;
@@ -115,6 +116,8 @@ void write_output(const Checkpoint& checkpoint, const std::filesystem::path& out
 DType parse_dtype(const std::string& option, const std::string& name);
 /// --kernel NAME, for what runs a model.
 CLI::Option* add_kernel_option(CLI::App* command, Common& common);
+/// --attention-threshold TAU, for what runs a model.
+CLI::Option* add_threshold_option(CLI::App* command, Common& common);
 /// An option whose value is the name of a storage type.
 CLI::Option* add_dtype_option(CLI::App* command, const std::string& name, std::optional<DType>& type,
                               const std::string& description);

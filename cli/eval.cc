@@ -152,6 +152,7 @@ void compare(const EvalOptions& options, Common& common) {
   {
     // One model in memory at a time: what the base predicted is kept, the base itself is not.
     LoadedModel loaded = load_model(base, common);
+    loaded.model->set_attention_threshold(0);  // what the other leaves out is part of the difference
     measured = read_windows(options, *loaded.model, loaded.need_tokenizer(), common);
     reference = explain_non_finite(base, common, [&] {
       return Reference::measure(*loaded.model, measured.windows, options.base_kv(), common.progress(), common.cancel());
@@ -214,6 +215,7 @@ void add_eval_command(CLI::App& app, Common& common) {
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 40));
   add_kv_option(command, options->kv);
   add_kernel_option(command, common);
+  add_threshold_option(command, common);
   command
       ->add_option_function<std::string>(
           "--against-kv",

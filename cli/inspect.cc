@@ -102,6 +102,7 @@ std::string describe(const AttentionConfig& attention) {
   const auto& scaling = attention.rope.scaling;
   if (scaling.kind != RopeScalingKind::kNone)
     out += fmt::format(", {} scaling x{:g}", name_of(scaling.kind), scaling.factor);
+  if (attention.is_differential()) out += ", differential";
   if (attention.qkv_bias) out += ", biases on q, k, v";
   if (attention.output_bias) out += ", bias on the output";
   if (attention.sub_norm) out += ", norm before the output";
@@ -262,7 +263,8 @@ void print_metadata(const Checkpoint& checkpoint, Common& common) {
 }
 
 Json attention_json(const AttentionConfig& attention) {
-  return {{"heads", attention.heads},
+  return {{"kind", attention.is_differential() ? "differential" : "softmax"},
+          {"heads", attention.heads},
           {"kv_heads", attention.kv_heads},
           {"head_dim", attention.head_dim},
           {"rope_theta", attention.rope.theta},

@@ -208,6 +208,7 @@ void add_run_command(CLI::App& app, Common& common) {
   const char* engine = "Engine";
   add_kv_option(command, options->kv)->group(engine);
   add_kernel_option(command, common)->group(engine);
+  add_threshold_option(command, common)->group(engine);
   command
       ->add_flag("--deterministic", options->deterministic,
                  "Use only kernels whose results are the same on every machine and with any number of threads. So far "

@@ -219,6 +219,15 @@ def config_files():
         "architecture_only": {"model_type": None, "architectures": ["LlamaForCausalLM"]},
     }.items():  # fmt: skip
         yield name, {**base, **changes}
+    differential = {**base, "model_type": "diffllama", "num_attention_heads": 4, "num_key_value_heads": 2}
+    for name, changes in {
+        "diffllama": {}, "differential_v1": {"differential_form": "v1", "rope_interleaved": True, "rms_norm_eps": 1e-5},
+        "differential_v2": {"differential_form": "v2"}, "differential_form_unknown": {"differential_form": "v3"},
+        "differential_form_number": {"differential_form": 1}, "differential_odd": {"num_attention_heads": 3, "num_key_value_heads": 1},
+        "differential_odd_kv": {"num_key_value_heads": 1}, "differential_v2_odd_group": {"differential_form": "v2", "num_key_value_heads": 4},
+        "differential_dropped": {"drop_attn_list": [0]}, "differential_none": {"differential_form": "v2", "drop_attn_list": [0, 1]},
+    }.items():  # fmt: skip
+        yield name, {**differential, **changes}
     yield "missing", {"model_type": "llama"}
     yield "array", []
     name = "llama."
@@ -246,6 +255,19 @@ def config_files():
     }.items():  # fmt: skip
         yield case + ".gguf", gguf(metadata + heads + more)
     yield "per_layer.gguf", gguf(metadata + [heads[1], array(name + "attention.head_count", I32, [2])])
+    name = "diffllama."
+    metadata = [
+        key("general.architecture", STRING, "diffllama"), key(name + "embedding_length", U32, 8), key(name + "context_length", U32, 64),
+        key(name + "block_count", U32, 2), key(name + "attention.layer_norm_rms_epsilon", F32, 1e-5),
+        key(name + "attention.head_count", U32, 4), key(name + "attention.head_count_kv", U32, 2), key(name + "feed_forward_length", U32, 8),
+    ]  # fmt: skip
+    form, init = name + "attention.differential_form", name + "attention.lambda_init"
+    for case, more in {
+        "": [array(init, F32, [0.2, 0.36])], "_v1": [key(form, STRING, "v1"), array(init, F32, [0.2, 0.36])],
+        "_v2": [key(form, STRING, "v2")], "_no_init": [], "_init_short": [array(init, F32, [0.2])],
+        "_init_large": [array(init, F32, [0.2, 1])], "_init_number": [key(init, F32, 0.2)], "_form": [key(form, STRING, "v3")],
+    }.items():  # fmt: skip
+        yield f"diffllama{case}.gguf", gguf(metadata + more)
     yield "unknown.gguf", gguf([key("general.architecture", STRING, "mamba")])
 
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -24,6 +25,9 @@ constexpr int kPromptSequence = 0, kDecodeSequence = 1;
 // Different keys and values that a context is made of: a prime, so that neighbours differ however they are numbered.
 constexpr int64_t kContextVectors = 61;
 
+// Halvings of nine decades: to a few percent of the threshold.
+constexpr int kThresholdSteps = 9;
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// Token ids that differ, so that no run reads the same embedding row over and over.
@@ -31,11 +35,15 @@ int32_t some_token(const ModelConfig& config, int64_t i) {
   return static_cast<int32_t>((i * 7919 + 13) % config.vocabulary);
 }
 
-/// Multiply-adds of scores and values that a query at position `at` takes, over all layers.
-double attention_multiply_adds(const ModelConfig& config, double at) {
+/// Multiply-adds of scores and values that a query at position `at` takes, over all layers, when a share of values is
+/// left out.
+double attention_multiply_adds(const ModelConfig& config, double at, double skipped) {
   double sum = 0;
   for (const auto& layer : config.layers) {
-    if (layer.attention) sum += 2.0 * layer.attention->heads * layer.attention->head_dim * (at + 1);
+    if (!layer.attention) continue;
+    const double scores = static_cast<double>(layer.attention->heads) * layer.attention->head_dim;
+    const auto values = static_cast<double>(layer.attention->output_width());
+    sum += (scores + values * (1 - skipped)) * (at + 1);
   }
   return sum;
 }
@@ -114,6 +122,15 @@ class Bench {
     }
   }
 
+  void plant_skip_rate(double rate);
+
+  /// Share of values left out since the threshold was set.
+  double skipped() const {
+    AttentionReads all;
+    for (const AttentionReads& layer : model_.attention_reads()) all.read += layer.read, all.seen += layer.seen;
+    return all.seen > 0 ? 1 - static_cast<double>(all.read) / static_cast<double>(all.seen) : 0;
+  }
+
   /// Tokens a second of one prefill or decode.
   double timed(const SpeedResult& what) {
     if (what.decode) {
@@ -148,7 +165,25 @@ class Bench {
   KvCache cache_;
   std::vector<float> logits_;
   SpeedSamples fma_, int8_;
+  double skipped_ = 0;  // share of values that decoding leaves out
 };
+
+/// Seeks the threshold that leaves out a share of values when decoding goes on after the context. Weights are spread
+/// over decades, so the logarithm is halved.
+void Bench::plant_skip_rate(double rate) {
+  double low = -9, high = 0;
+  for (int step = 0; step < kThresholdSteps; ++step) {
+    const double middle = (low + high) / 2;
+    model_.set_attention_threshold(static_cast<float>(std::pow(10.0, middle)));
+    cache_.truncate(kDecodeSequence, options_.context);
+    fill_context();
+    decode(1);
+    (skipped() < rate ? low : high) = middle;
+  }
+  model_.set_attention_threshold(static_cast<float>(std::pow(10.0, high)));
+  cache_.truncate(kDecodeSequence, options_.context);
+  decode(1);
+}
 
 SpeedResult Bench::expected(bool decode, int64_t tokens) const {
   const ModelConfig& config = model_.config();
@@ -162,7 +197,9 @@ SpeedResult Bench::expected(bool decode, int64_t tokens) const {
   result.weight_bytes = static_cast<double>(cost_.bytes) * passes / count;
   // Within a pass of many tokens keys and values stay in cache; counting them once a pass keeps the ceiling a ceiling.
   const double kv_per_pass = decode ? middle + 1 : std::min(count, middle + 1);
-  result.kv_bytes = static_cast<double>(cache_.bytes_per_token()) * kv_per_pass * passes / count;
+  // Keys take as much as values do, and of these what no head left out.
+  const double kv_share = 1 - skipped_ / 2;
+  result.kv_bytes = static_cast<double>(cache_.bytes_per_token()) * kv_share * kv_per_pass * passes / count;
   result.int8_multiply_adds = static_cast<double>(cost_.int8_multiply_adds);
   result.float_multiply_adds = static_cast<double>(cost_.multiply_adds - cost_.int8_multiply_adds);
   if (!decode) {
@@ -170,7 +207,7 @@ SpeedResult Bench::expected(bool decode, int64_t tokens) const {
     const double output = static_cast<double>(cost_.output_multiply_adds) * (count - 1) / count;
     (cost_.int8_output ? result.int8_multiply_adds : result.float_multiply_adds) -= output;
   }
-  result.float_multiply_adds += attention_multiply_adds(config, middle);
+  result.float_multiply_adds += attention_multiply_adds(config, middle, skipped_);
   return result;
 }
 
@@ -183,6 +220,16 @@ void Bench::apply_ceilings(const Ceilings& ceilings, SpeedResult& result) const 
 SpeedReport Bench::run(int64_t (*peak_memory)()) {
   SpeedReport report;
   report.threads = model_.pool().size();
+  if (options_.skip_rate) plant_skip_rate(*options_.skip_rate);
+  if (model_.attention_threshold() > 0) {
+    if (!options_.skip_rate && options_.generated > 0) {
+      fill_context();
+      decode(1);
+    }
+    skipped_ = skipped();
+  }
+  report.attention_threshold = model_.attention_threshold();
+  report.skipped = skipped_;
   for (const int64_t prompt : options_.prompts) report.results.push_back(expected(false, prompt));
   if (options_.generated > 0) report.results.push_back(expected(true, options_.generated));
   double largest = static_cast<double>(cost_.bytes);
@@ -240,6 +287,9 @@ SpeedReport measure_speed(Model& model, const SpeedOptions& options, Progress& p
   if (options.runs < 1 || options.context < 0 || options.generated < 0) {
     fail("{} runs of {} tokens after {}: expected at least 1 run and no negative length", options.runs,
          options.generated, options.context);
+  }
+  if (options.skip_rate && (!(*options.skip_rate > 0 && *options.skip_rate < 1) || options.generated < 1)) {
+    fail("a skip rate of {}: expected a number between 0 and 1, and tokens to generate", *options.skip_rate);
   }
   return Bench(model, options, progress, cancel).run(peak_memory);
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,6 +15,9 @@ struct SpeedOptions {
   int64_t context = 0;                        // tokens in the cache before decode begins
   int runs = 5;
   DType kv = DType::kF16;
+  /// Makes decoding leave out this share of values: an attention threshold is sought that does so on the random
+  /// context.
+  std::optional<double> skip_rate;
 };
 
 /// Tokens a second of repeated runs.
@@ -53,6 +57,8 @@ struct SpeedReport {
   int threads = 1;
   Ceilings ceilings;
   std::vector<SpeedResult> results;
+  float attention_threshold = 0;     // in force
+  double skipped = 0;                // share of values that decoding left out
   int64_t peak_before_ceilings = 0;  // bytes resident at most once the model had run, before ceilings took memory
   /// Some ratio is above 1: a ceiling was measured too low (a busy machine), so nothing here counts.
   bool invalid() const;

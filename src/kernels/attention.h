@@ -38,6 +38,42 @@ int64_t attend_scratch(int query_count, int value_dim, int64_t spans = 2);
 /// Spans of a context of so many tokens.
 constexpr int64_t kv_spans(int64_t tokens) { return (tokens + kKvSpanTokens - 1) / kKvSpanTokens; }
 
+// Attention in two passes, of one softmax or of the difference of two (Differential Transformer, arXiv 2410.05258:
+// weights softmax(q1 k1) - lambda softmax(q2 k2)). All scores stay in scratch, so that both softmaxes are known in full
+// before values are read: the maps are combined first, values are read once, and only where a weight counts.
+
+inline constexpr int kMostMaps = 2, kMostValueParts = 2;
+
+struct TwoPassArgs {
+  int maps;  // 1: a softmax; 2: one minus lambda times another
+  int value_parts;
+  const std::byte* const* key_pages[kMostMaps];          // [maps], each as in AttendArgs
+  const std::byte* const* value_pages[kMostValueParts];  // [value_parts]: their values lie side by side in outputs
+  int head_dim, value_dim;                               // value_dim: of one part
+  float scale;
+  int query_count;
+  const float* const* queries[kMostMaps];  // [maps][query_count] -> [head_dim]
+  const float* lambda;                     // [query_count]; for 2 maps
+  float* const* outputs;                   // [query_count] -> [value_parts * value_dim]
+  const int64_t* visible;                  // [query_count], as in AttendArgs
+  float threshold;                         // values whose weights are below this part of the row's largest are not read
+  float* scratch;                          // [spans, two_pass_span_floats]
+  int64_t* read;                           // with a threshold: grows by the (query, token) pairs whose values were read
+};
+
+/// Floats of scratch for each span of the longest query.
+int64_t two_pass_span_floats(int maps, int value_parts, int value_dim, int query_count);
+
+/// The steps. Those of spans may be done in any order and at the same time; each step needs the one before of all spans
+/// (values without a threshold only weights of their own).
+struct TwoPassSteps {
+  void (*scores)(const TwoPassArgs& args, int64_t span);
+  void (*normalise)(const TwoPassArgs& args);
+  void (*weights)(const TwoPassArgs& args, int64_t span);
+  void (*values)(const TwoPassArgs& args, int64_t span);
+  void (*outputs)(const TwoPassArgs& args);
+};
+
 /// One storage type of the cache.
 struct KvFormat {
   DType type;
@@ -51,6 +87,7 @@ struct KvFormat {
   /// merge_spans, with the same scratch.
   void (*attend_span)(const AttendArgs& args, int64_t span);
   void (*merge_spans)(const AttendArgs& args);
+  TwoPassSteps two_pass;
 };
 
 /// The cache format for a type under the given features. Throws Error naming the known ones.

@@ -71,6 +71,10 @@ std::string kv_type_names() {
   return names;
 }
 
+int64_t two_pass_span_floats(int maps, int value_parts, int value_dim, int query_count) {
+  return query_count * (kAttendStateHead + value_parts * padded_value_dim(value_dim) + int64_t{maps} * kKvSpanTokens);
+}
+
 int64_t attend_scratch(int query_count, int value_dim, int64_t spans) {
   return spans * query_count * attend_state_floats(value_dim);
 }

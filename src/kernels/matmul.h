@@ -20,10 +20,13 @@ enum class InputFormat : uint8_t {
   kFloat,      // float32 as they are, 4 bytes a value: nothing to prepare
   kInt8Block,  // blocks of 32: int8 codes = round-half-even(x * 127 / absmax), float32 scale absmax / 127, int32 sum of
                // codes
-  kInt8Row     // one scale for the whole row: see ternary.h
+  kInt8Row,    // one scale for the whole row: see ternary.h
+  // kInt8Row and behind it tables of what groups of 2 or 3 codes add up to: see lut.h
+  kInt8Pairs,
+  kInt8Triples
 };
 
-inline constexpr size_t kInputFormats = 3;
+inline constexpr size_t kInputFormats = 5;
 
 /// One row of the input-format table.
 struct InputFormatInfo {
@@ -48,7 +51,7 @@ struct MultiplyArgs {
   float* output;               // [input_rows, output_stride], column = weight row
   int64_t output_stride;       // floats
   int64_t row_begin, row_end;  // weight rows to compute; row_begin is a multiple of the packing's row_group
-  float scale = 1;             // of the whole matrix; only packings that read kInt8Row apply it
+  float scale = 1;             // of the whole matrix; only packings that say so apply it
   // What the same thread will read after these rows (null: not known), so that it is asked for before they end; and
   // whether these rows' beginning was asked for that way.
   const std::byte* then = nullptr;
@@ -78,6 +81,13 @@ struct Packing {
   void (*pack_codes)(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end,
                      std::byte* packed) = nullptr;
 
+  /// multiply applies MultiplyArgs::scale; otherwise its caller does.
+  bool applies_scale = false;
+  /// So many activation rows or more are wanted in another format: what few rows gain by, many may not.
+  int64_t many_rows = INT64_MAX;
+  InputFormat many_input = InputFormat::kFloat;
+
+  InputFormat input_for(int64_t input_rows) const { return input_rows < many_rows ? input : many_input; }
   /// "q8_0.avx512vnni", "i2.avx2"
   std::string name() const { return std::string(layout ? layout : info(source).name) + "." + isa; }
 };

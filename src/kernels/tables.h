@@ -14,6 +14,7 @@ namespace pare::kernels {
   extern const std::span<const Packing> kFloats, kBlocks; \
   extern const std::span<const Packing> kTernary;         \
   extern const InputFormatInfo kInt8Block, kInt8Row;      \
+  extern const InputFormatInfo kInt8Pairs, kInt8Triples;  \
   extern const Elementwise kElementwise;                  \
   extern const KvFormat kKvF32, kKvF16, kKvQ8_0;          \
   extern const FloatLoops kFloatLoops;                    \

@@ -93,6 +93,8 @@ std::vector<const Packing*> ternary_packings(CpuFeatures features) {
   std::vector<const Packing*> found;
   for (const ProductsRow& row : family_tables().ternary) {
     if ((features & row.required) != row.required) continue;
+    // The portable twins are far behind any others.
+    if (row.required == kCpuNone && !found.empty()) break;
     for (const Packing& packing : *row.packings) {
       const bool known = std::any_of(found.begin(), found.end(),
                                      [&](const Packing* p) { return std::strcmp(p->layout, packing.layout) == 0; });

@@ -35,8 +35,8 @@ float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* c
 /// The scale of a row's first block.
 float ternary_block_scale(const TensorView& from, int64_t row);
 
-/// Packings of ternary weights that the given features serve, one of each layout, the one to try first in front. They
-/// have pack_codes instead of pack.
+/// Packings of ternary weights that the given features serve, one of each layout, the one to try first in front; the
+/// portable ones only where there is no other. They have pack_codes instead of pack.
 std::vector<const Packing*> ternary_packings(CpuFeatures features);
 
 /// Layouts: 16 rows together as in packing.h, 4 columns of each a step. A vector holds a few steps.

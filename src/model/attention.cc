@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "kernels/elementwise.h"
 #include "model/workspace.h"
@@ -30,89 +31,241 @@ void Model::rotate_and_store(int index, const Chunk& chunk, KvCache& cache, int6
   cache.store(sequence, index, kv_head, slot, k, w.value.data() + at * config.head_dim);
 }
 
-/// The queries of a tile that read one KV head, gathered in the worker's lists.
-kernels::AttendArgs Model::attend_args(int index, const Chunk& chunk, const KvCache& cache, int64_t tile_index,
-                                       int kv_head, int worker, float* scratch) {
-  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+/// What the tasks of one layer have in common. A task is a tile of rows and a group of heads.
+struct Model::AttentionRun {
+  int index;
+  const AttentionConfig& config;
+  const AttentionWeights& weights;
+  const Chunk& chunk;
+  KvCache& cache;
+  int64_t tiles = 0, tasks = 0;
+  int64_t spans = 0;    // of the longest sequence
+  int64_t scratch = 0;  // floats of a task
+  int64_t work = 0;     // values touched
+  bool split = false;   // spans are tasks of their own
+  bool alone = false;   // each row is alone in its sequence, so that tasks store their own keys
+
+  // Later tiles see more tokens; handing out the longest first keeps threads busy to the end.
+  int64_t tile_of(int64_t task) const { return tiles - 1 - task / config.group_count(); }
+  HeadGroup group_of(int64_t task) const { return config.group(static_cast<int>(task % config.group_count())); }
+  int sequence_of(int64_t task) const {
+    return chunk.batch.sequence[static_cast<size_t>(chunk.tiles[static_cast<size_t>(tile_of(task))].first)];
+  }
+};
+
+/// The queries of a tile that read a group's KV heads, gathered in the worker's lists.
+void Model::gather(const AttentionRun& run, int64_t tile_index, const HeadGroup& group, int worker) {
+  const AttentionConfig& config = run.config;
   Workspace& w = *work_;
-  const Chunk::Tile& tile = chunk.tiles[static_cast<size_t>(tile_index)];
-  const int group = config.heads / config.kv_heads;
-  const int sequence = chunk.batch.sequence[static_cast<size_t>(tile.first)];
+  const Chunk::Tile& tile = run.chunk.tiles[static_cast<size_t>(tile_index)];
+  const int sequence = run.chunk.batch.sequence[static_cast<size_t>(tile.first)];
   Workspace::Pointers& p = w.pointers[static_cast<size_t>(worker)];
   p.clear();
   for (int64_t row = tile.first; row < tile.first + tile.count; ++row) {
-    for (int g = 0; g < group; ++g) {
-      const int64_t offset = (row * config.heads + int64_t{kv_head} * group + g) * config.head_dim;
-      p.queries.push_back(w.query.data() + offset);
-      p.outputs.push_back(w.mixed.data() + offset);
-      p.visible.push_back(cache.length(sequence, index) - chunk.rows_after(row));
+    for (int output = group.first; output < group.first + group.count; ++output) {
+      for (int map = 0; map < group.maps; ++map) {
+        const int64_t head = int64_t{output} * group.output_stride + int64_t{map} * group.map_stride;
+        p.queries[map].push_back(w.query.data() + (row * config.heads + head) * config.head_dim);
+      }
+      const int64_t at = row * config.outputs() + output;
+      p.outputs.push_back(w.mixed.data() + at * config.output_dim());
+      p.visible.push_back(run.cache.length(sequence, run.index) - run.chunk.rows_after(row));
+      if (config.is_differential()) p.lambda.push_back(w.lambda[static_cast<size_t>(at)]);
     }
   }
-  return {cache.key_pages(sequence, index, kv_head).data(),
-          cache.value_pages(sequence, index, kv_head).data(),
-          config.head_dim,
-          config.head_dim,
-          config.scale,
-          static_cast<int>(p.queries.size()),
-          p.queries.data(),
+}
+
+kernels::AttendArgs Model::attend_args(const AttentionRun& run, int64_t task, int worker, int64_t own) {
+  const HeadGroup group = run.group_of(task);
+  const int sequence = run.sequence_of(task);
+  gather(run, run.tile_of(task), group, worker);
+  const Workspace::Pointers& p = work_->pointers[static_cast<size_t>(worker)];
+  return {run.cache.key_pages(sequence, run.index, group.key_heads[0]).data(),
+          run.cache.value_pages(sequence, run.index, group.value_heads[0]).data(),
+          run.config.head_dim,
+          run.config.head_dim,
+          run.config.scale,
+          static_cast<int>(p.outputs.size()),
+          p.queries[0].data(),
           p.outputs.data(),
           p.visible.data(),
-          scratch};
+          work_->scratch.data() + own * run.scratch};
+}
+
+kernels::TwoPassArgs Model::two_pass_args(const AttentionRun& run, int64_t task, int worker, int64_t own) {
+  const HeadGroup group = run.group_of(task);
+  const int sequence = run.sequence_of(task);
+  gather(run, run.tile_of(task), group, worker);
+  Workspace::Pointers& p = work_->pointers[static_cast<size_t>(worker)];
+  const auto keys = [&](int i) { return run.cache.key_pages(sequence, run.index, group.key_heads[i]).data(); };
+  const auto values = [&](int i) { return run.cache.value_pages(sequence, run.index, group.value_heads[i]).data(); };
+  return {group.maps,
+          group.value_parts,
+          {keys(0), keys(1)},
+          {values(0), values(1)},
+          run.config.head_dim,
+          run.config.head_dim,
+          run.config.scale,
+          static_cast<int>(p.outputs.size()),
+          {p.queries[0].data(), p.queries[1].data()},
+          p.lambda.data(),
+          p.outputs.data(),
+          p.visible.data(),
+          attention_threshold_,
+          work_->scratch.data() + own * run.scratch,
+          &p.read};
+}
+
+void Model::attend_online(const AttentionRun& run) {
+  const kernels::KvFormat& format = run.cache.format();
+  const auto store_own = [&](int64_t task) {
+    if (!run.alone) return;
+    const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first;
+    rotate_and_store(run.index, run.chunk, run.cache, row, run.group_of(task).key_heads[0]);
+  };
+  if (!run.split) {
+    for_tasks(pool_, run.tasks, run.work, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t task = begin; task < end; ++task) {
+        store_own(task);
+        format.attend(attend_args(run, task, worker, worker));
+      }
+    });
+    return;
+  }
+  for_tasks(pool_, run.tasks * run.spans, run.work, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t task = i / run.spans;
+      format.attend_span(attend_args(run, task, worker, task), i % run.spans);
+    }
+  });
+  for_tasks(pool_, run.tasks, run.spans * run.tasks * run.scratch, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t task = begin; task < end; ++task) format.merge_spans(attend_args(run, task, worker, task));
+  });
+}
+
+/// The norm of each output, where there is one.
+void Model::finish_outputs(const AttentionRun& run, const kernels::TwoPassArgs& args) {
+  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  run.cache.format().two_pass.outputs(args);
+  if (run.weights.head_norm.empty()) return;
+  for (int i = 0; i < args.query_count; ++i) {
+    math.rms_norm(args.outputs[i], run.weights.head_norm.data(), config_.norm_epsilon, args.outputs[i],
+                  run.config.output_dim());
+  }
+}
+
+void Model::attend_two_pass(const AttentionRun& run) {
+  const kernels::TwoPassSteps& steps = run.cache.format().two_pass;
+  const auto spans_of = [](const kernels::TwoPassArgs& args) {
+    return kernels::kv_spans(*std::max_element(args.visible, args.visible + args.query_count));
+  };
+  const auto whole_task = [&](int64_t task, int worker) {
+    if (run.alone) {
+      const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first;
+      const HeadGroup group = run.group_of(task);
+      for (int i = 0; i < group.value_parts; ++i) {
+        rotate_and_store(run.index, run.chunk, run.cache, row, group.key_heads[i]);
+      }
+    }
+    const kernels::TwoPassArgs args = two_pass_args(run, task, worker, worker);
+    const int64_t spans = spans_of(args);
+    for (int64_t span = 0; span < spans; ++span) steps.scores(args, span);
+    steps.normalise(args);
+    for (int64_t span = 0; span < spans; ++span) {
+      steps.weights(args, span);
+      if (args.threshold == 0) steps.values(args, span);  // while the weights are in cache
+    }
+    for (int64_t span = 0; args.threshold > 0 && span < spans; ++span) steps.values(args, span);
+    finish_outputs(run, args);
+  };
+  const auto each_task = [&](int64_t work, auto step) {
+    for_tasks(pool_, run.tasks, work, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t task = begin; task < end; ++task) step(task, worker);
+    });
+  };
+  if (!run.split) {
+    each_task(run.work, whole_task);
+    return;
+  }
+  const auto each_span = [&](void (*step)(const kernels::TwoPassArgs&, int64_t)) {
+    for_tasks(pool_, run.tasks * run.spans, run.work, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) {
+        const kernels::TwoPassArgs args = two_pass_args(run, i / run.spans, worker, i / run.spans);
+        if (i % run.spans < spans_of(args)) step(args, i % run.spans);
+      }
+    });
+  };
+  const int64_t small_work = run.tasks * run.spans * kernels::kKvPageTokens;
+  each_span(steps.scores);
+  each_task(small_work, [&](int64_t task, int worker) { steps.normalise(two_pass_args(run, task, worker, task)); });
+  each_span(steps.weights);
+  each_span(steps.values);
+  each_task(small_work, [&](int64_t task, int worker) { finish_outputs(run, two_pass_args(run, task, worker, task)); });
+}
+
+/// lambda of each row and pair: the layer's, or the sigmoid of a projection of the input that queries and keys have.
+void Model::fill_lambda(int index, int64_t rows) {
+  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  AttentionWeights& weights = *layers_[static_cast<size_t>(index)].attention;
+  Workspace& w = *work_;
+  const int64_t count = rows * config.outputs();
+  float* lambda = w.lambda.data();
+  if (weights.lambda_inputs.linears.empty()) {
+    std::fill(lambda, lambda + count, weights.lambda);
+    return;
+  }
+  float* const to[] = {lambda};
+  w.multiplier.run(weights.lambda_inputs, w.input, to);
+  for (int64_t i = 0; i < count; ++i) lambda[i] = -lambda[i];
+  math.exp_shifted(lambda, 0, lambda, count);
+  for (int64_t i = 0; i < count; ++i) lambda[i] = 1 / (1 + lambda[i]);
 }
 
 void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
-  const int group = config.heads / config.kv_heads, kv_heads = config.kv_heads;
+  const HeadGroup group = config.group(0);
   const int64_t rows = chunk.batch.rows(), q_width = int64_t{config.heads} * config.head_dim,
                 kv_width = int64_t{config.kv_heads} * config.head_dim;
   w.fill_rope(config.rope, chunk.batch);
   for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count);
-  const int tile_rows = std::max(1, kAttentionTile / group);
+  const int tile_rows = std::max(1, kAttentionTile / (group.count * group.maps));
   chunk.make_tiles(tile_rows);
-  const auto tiles = static_cast<int64_t>(chunk.tiles.size()), tasks = tiles * kv_heads;
-  int64_t work = 0, longest = 0;
+  AttentionRun run{index, config, *layers_[static_cast<size_t>(index)].attention, chunk, cache};
+  run.tiles = static_cast<int64_t>(chunk.tiles.size());
+  run.tasks = run.tiles * config.group_count();
+  int64_t longest = 0;
   for (const Chunk::Tile& tile : chunk.tiles) {
     const int64_t length = cache.length(chunk.batch.sequence[static_cast<size_t>(tile.first)], index);
-    work += tile.count * q_width * length;
+    run.work += tile.count * q_width * length;
     longest = std::max(longest, length);
   }
-  const int64_t spans = kernels::kv_spans(longest);
-  const bool split = spans > 1 && tasks < pool_.size() * kTasksPerThread;
+  run.spans = kernels::kv_spans(longest);
+  run.split = run.spans > 1 && run.tasks < pool_.size() * kTasksPerThread;
   // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other.
-  const bool alone = !split && static_cast<int64_t>(chunk.runs.size()) == rows;
-  if (!alone) {
+  run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows;
+  if (!run.alone) {
     for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        for (int head = 0; head < kv_heads; ++head) rotate_and_store(index, chunk, cache, i, head);
+        for (int head = 0; head < config.kv_heads; ++head) rotate_and_store(index, chunk, cache, i, head);
       }
     });
   }
-  const kernels::KvFormat& format = cache.format();
-  const int64_t scratch = kernels::attend_scratch(tile_rows * group, config.head_dim, split ? spans : 2);
-  w.reserve_scratch(pool_.size(), (split ? tasks : pool_.size()) * scratch);
-  // Later tiles see more tokens; handing out the longest first keeps threads busy to the end.
-  const auto task_args = [&](int64_t task, int worker, int64_t own) {
-    const int64_t tile = tiles - 1 - task / kv_heads;
-    const auto head = static_cast<int>(task % kv_heads);
-    if (alone) rotate_and_store(index, chunk, cache, chunk.tiles[static_cast<size_t>(tile)].first, head);
-    return attend_args(index, chunk, cache, tile, head, worker, w.scratch.data() + own * scratch);
-  };
-  if (!split) {
-    for_tasks(pool_, tasks, work, [&](int64_t begin, int64_t end, int worker) {
-      for (int64_t task = begin; task < end; ++task) format.attend(task_args(task, worker, worker));
-    });
-    return;
+  const bool two_pass = config.is_differential() || attention_threshold_ > 0;
+  const int queries = tile_rows * group.count;
+  run.scratch = two_pass
+                    ? run.spans * kernels::two_pass_span_floats(group.maps, group.value_parts, config.head_dim, queries)
+                    : kernels::attend_scratch(queries, config.head_dim, run.split ? run.spans : 2);
+  w.reserve_scratch(pool_.size(), (run.split ? run.tasks : pool_.size()) * run.scratch);
+  two_pass ? attend_two_pass(run) : attend_online(run);
+  if (attention_threshold_ == 0) return;
+  AttentionReads& reads = reads_[static_cast<size_t>(index)];
+  for (Workspace::Pointers& p : w.pointers) reads.read += std::exchange(p.read, 0);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t length = cache.length(chunk.batch.sequence[static_cast<size_t>(row)], index);
+    reads.seen += config.outputs() * (length - chunk.rows_after(row));
   }
-  for_tasks(pool_, tasks * spans, work, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t task = i / spans;
-      format.attend_span(task_args(task, worker, task), i % spans);
-    }
-  });
-  for_tasks(pool_, tasks, spans * rows * q_width, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t task = begin; task < end; ++task) format.merge_spans(task_args(task, worker, task));
-  });
 }
 
 }  // namespace pare

@@ -48,7 +48,9 @@ std::optional<BitnetPacking> read_own_code(const Json& config, const std::string
   if (weights != 1 || inputs != 8) {
     fail("{}: weight_bits is {} and input_bits {}, expected 1 (ternary) and 8", where, weights, inputs);
   }
-  return BitnetPacking{.master = true};
+  BitnetPacking packing;
+  packing.master = true;
+  return packing;
 }
 
 float read_scale(const SafetensorsTensor& tensor) {
@@ -149,7 +151,7 @@ WeightTensor bitnet_weight(const BitnetPacking& packing, WeightTensor weight, co
   if (!packed && !tensor.foreign_type.empty()) {
     fail("tensor {} has type {}, expected U8, F32, F16 or BF16", tensor.name, tensor.foreign_type);
   }
-  if (packed == packing.master || (!packed && packing.divides)) {
+  if (packed ? packing.master : packing.divides) {
     fail("tensor {} has type {}, expected {} by quantization_config", tensor.name,
          packed ? "U8" : info(view.type).safetensors, packing.master ? "F32, F16 or BF16" : "U8");
   }

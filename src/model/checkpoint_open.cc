@@ -80,7 +80,6 @@ auto in_file(const Checkpoint& checkpoint, Make make) {
 
 bool is_layer_matrix(const WeightId& id) { return id.layer >= 0 && info(id.kind).matrix; }
 
-
 void check_complete(Checkpoint& checkpoint, const Family& family, const char* WeightName::*column) {
   std::sort(checkpoint.weights.begin(), checkpoint.weights.end(),
             [](const auto& a, const auto& b) { return a.id < b.id; });

@@ -258,15 +258,31 @@ Json folder_config(const Checkpoint& checkpoint, const Family& family) {
   return json;
 }
 
+/// An attention without what config.json says by a layer's number. Throws Error if that is not what it would say.
+AttentionConfig without_depth(const Checkpoint& checkpoint, size_t layer) {
+  AttentionConfig attention = *checkpoint.config.layers[layer].attention;
+  float& init = attention.differential.lambda_init;
+  const float usual = default_lambda_init(static_cast<int>(layer));
+  if (attention.is_differential() && attention.differential.lambda == LambdaSource::kVectors && init != usual) {
+    fail(
+        "{}: layer {} has lambda_init {}, but readers of config.json take {} by the layer's number; write a .gguf file "
+        "instead",
+        checkpoint.path.string(), layer, init, usual);
+  }
+  init = 0;
+  return attention;
+}
+
 /// config.json says sizes once for all layers.
 void check_uniform(const Checkpoint& checkpoint) {
-  const AttentionConfig* attention = nullptr;
+  std::optional<AttentionConfig> attention;
   const MlpConfig* mlp = nullptr;
-  for (const LayerConfig& layer : checkpoint.config.layers) {
-    const bool differs = (layer.attention && attention && !(*layer.attention == *attention)) ||
-                         (layer.mlp && mlp && !(*layer.mlp == *mlp));
+  for (size_t i = 0; i < checkpoint.config.layers.size(); ++i) {
+    const LayerConfig& layer = checkpoint.config.layers[i];
+    const auto own = layer.attention ? std::optional(without_depth(checkpoint, i)) : std::nullopt;
+    const bool differs = (own && attention && !(*own == *attention)) || (layer.mlp && mlp && !(*layer.mlp == *mlp));
     if (differs) fail("{}: layers differ in size, which config.json cannot say", checkpoint.path.string());
-    if (layer.attention) attention = &*layer.attention;
+    if (own) attention = own;
     if (layer.mlp) mlp = &*layer.mlp;
   }
   if (attention && !attention->rope.frequency_factors.empty()) {

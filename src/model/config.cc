@@ -50,6 +50,25 @@ void check_rope(const RopeConfig& rope, int head_dim, const std::string& where) 
   }
 }
 
+void check_differential(const AttentionConfig& attention, const std::string& where) {
+  const DifferentialConfig& differential = attention.differential;
+  if (attention.heads % 2 != 0) {
+    fail("{}: {} attention heads, expected an even number, as differential attention pairs them", where,
+         attention.heads);
+  }
+  if (differential.kv_pairs && attention.kv_heads % 2 != 0) {
+    fail("{}: {} KV heads, expected an even number, as differential attention pairs them", where, attention.kv_heads);
+  }
+  if (!differential.kv_pairs &&
+      (differential.pairing != HeadPairing::kNeighbours || attention.heads / attention.kv_heads % 2 != 0)) {
+    fail("{}: {} attention heads for {} KV heads, expected an even number for each, as both of a pair read one", where,
+         attention.heads, attention.kv_heads);
+  }
+  if (!(differential.lambda_init >= 0 && differential.lambda_init < 1)) {
+    fail("{}: lambda_init is {}, expected a number in [0, 1)", where, differential.lambda_init);
+  }
+}
+
 void check_attention(const AttentionConfig& attention, const std::string& where) {
   check_range(attention.heads, kMaxDimension, "the number of attention heads", where);
   check_range(attention.kv_heads, kMaxDimension, "the number of KV heads", where);
@@ -59,9 +78,31 @@ void check_attention(const AttentionConfig& attention, const std::string& where)
     fail("{}: {} attention heads, expected a multiple of the {} KV heads", where, attention.heads, attention.kv_heads);
   }
   check_rope(attention.rope, attention.head_dim, where);
+  if (attention.is_differential()) check_differential(attention, where);
 }
 
 }  // namespace
+
+float default_lambda_init(int layer) { return static_cast<float>(0.8 - 0.6 * std::exp(-0.3 * layer)); }
+
+HeadGroup AttentionConfig::group(int index) const {
+  HeadGroup group;
+  const int per_kv = heads / kv_heads;
+  group.maps = is_differential() ? 2 : 1;
+  group.value_parts = value_parts();
+  group.count = per_kv * group.value_parts / group.maps;
+  group.first = index * group.count;
+  group.key_heads[0] = group.key_heads[1] = group.value_heads[0] = group.value_heads[1] = index;
+  if (!is_differential()) return group;
+  const bool halves = differential.pairing == HeadPairing::kHalves;
+  group.output_stride = halves ? 1 : 2;
+  group.map_stride = halves ? heads / 2 : 1;
+  if (!differential.kv_pairs) return group;
+  for (int i = 0; i < 2; ++i) {
+    group.key_heads[i] = group.value_heads[i] = halves ? index + i * (kv_heads / 2) : 2 * index + i;
+  }
+  return group;
+}
 
 int ModelConfig::attention_count() const {
   return static_cast<int>(

@@ -47,10 +47,49 @@ struct LinearConfig {
   bool operator==(const LinearConfig&) const = default;
 };
 
-enum class AttentionKind : uint8_t { kSoftmax };
+enum class AttentionKind : uint8_t {
+  kSoftmax,
+  kDifferential  // the difference of two softmaxes (Differential Transformer, arXiv 2410.05258); see DifferentialConfig
+};
+
+/// Which query heads make a pair: h and h + heads / 2, or 2h and 2h + 1.
+enum class HeadPairing : uint8_t { kHalves, kNeighbours };
+
+/// What a pair's second softmax is multiplied with.
+enum class LambdaSource : uint8_t {
+  kVectors,  // one number a layer: exp(q1 . k1) - exp(q2 . k2) + lambda_init
+  kTokens    // one a token and pair: sigmoid(projection of the attention's input)
+};
+
+/// The forms of differential attention. Output of a pair: (softmax(q1 k1) - lambda softmax(q2 k2)) v, normalised by
+/// itself and times 1 - lambda_init where head_norm is set.
+struct DifferentialConfig {
+  HeadPairing pairing = HeadPairing::kHalves;
+  bool kv_pairs = true;  // KV heads are paired as query heads are, with a pair's values side by side; else both maps of
+                         // a pair read one KV head
+  LambdaSource lambda = LambdaSource::kVectors;
+  float lambda_init = 0;
+  bool head_norm = true;        // RMSNorm over a pair's output
+  bool head_norm_gain = false;  // with a weight
+  bool operator==(const DifferentialConfig&) const = default;
+};
+
+/// The paper's lambda_init of a layer, counted from 0: 0.8 - 0.6 exp(-0.3 layer).
+float default_lambda_init(int layer);
+
+/// What reads the same KV heads: the outputs [first, first + count) of an attention, an output being that of a head, or
+/// of a pair of heads.
+struct HeadGroup {
+  int first = 0, count = 0;
+  int maps = 1, value_parts = 1;          // softmaxes of an output, KV heads whose values lie side by side in it
+  int key_heads[2] = {0, 0};              // [maps] KV heads
+  int value_heads[2] = {0, 0};            // [value_parts] KV heads
+  int output_stride = 1, map_stride = 0;  // the query head of output o's map m: o * output_stride + m * map_stride
+};
 
 struct AttentionConfig {
   AttentionKind kind = AttentionKind::kSoftmax;
+  DifferentialConfig differential;  // of that kind
   int heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;  // of scores, usually 1 / sqrt(head_dim)
   bool qkv_bias = false, output_bias = false;
@@ -58,6 +97,15 @@ struct AttentionConfig {
   LinearConfig linear;
   RopeConfig rope;
   bool operator==(const AttentionConfig&) const = default;
+
+  bool is_differential() const { return kind == AttentionKind::kDifferential; }
+  int outputs() const { return is_differential() ? heads / 2 : heads; }
+  int value_parts() const { return is_differential() && differential.kv_pairs ? 2 : 1; }
+  /// Components of one output, and of all: what the output projection multiplies.
+  int output_dim() const { return head_dim * value_parts(); }
+  int64_t output_width() const { return int64_t{outputs()} * output_dim(); }
+  int group_count() const { return kv_heads / value_parts(); }
+  HeadGroup group(int index) const;
 };
 
 /// What becomes of the gate before it multiplies up.

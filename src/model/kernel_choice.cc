@@ -22,6 +22,8 @@ namespace {
 // Weights read in a pass: past what caches near a core hold; more would only take longer.
 constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 29;
 constexpr int kPasses = 5;
+// What the passes may take of a kernel so slow that nothing depends on more of them.
+constexpr double kEnoughSeconds = 0.5;
 constexpr size_t kMaxCacheBytes = size_t{1} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -129,12 +131,13 @@ double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
     for (int64_t i = begin; i < end; ++i)
       std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
   });
-  const auto& format = kernels::input_format(packing.input);
+  const auto& format = kernels::input_format(packing.input_for(1));
   std::vector<float> values(static_cast<size_t>(columns), 1.0f), output(static_cast<size_t>(rows));
   Buffer<std::byte> input(static_cast<size_t>(format.row_bytes(columns)));
   format.prepare(values.data(), columns, input.data());
   std::vector<double> rates;
-  for (int pass = 0; pass <= kPasses; ++pass) {
+  const double start = now();
+  for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
     const double begin = now();
     pool_.parallel_for(periods, std::max<int64_t>(1, periods / (pool_.size() * 16)),
                        [&](int64_t first, int64_t last, int) {

@@ -44,7 +44,6 @@ void check_rope(const Checkpoint& checkpoint, const AttentionConfig& attention) 
 /// llama.cpp's "bitnet" has the embedding for its output matrix, no biases and no divisors of rope.
 void check_bitnet(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config;
-  if (layers_differ(config)) refuse(checkpoint, "layers differ, which llama.cpp cannot run in this family");
   if (!config.tied_embedding) {
     refuse(checkpoint, "an output matrix of its own, where llama.cpp takes the embedding in this family");
   }
@@ -64,9 +63,15 @@ void check_expressible(const Checkpoint& checkpoint) {
                                   [](const LayerConfig& layer) { return layer.attention || layer.mlp; });
   if (empty) refuse(checkpoint, "no layer is left, and llama.cpp needs one");
   for (const LayerConfig& layer : checkpoint.config.layers) {
-    if (layer.attention) check_rope(checkpoint, *layer.attention);
+    if (!layer.attention) continue;
+    if (layer.attention->is_differential()) refuse(checkpoint, "differential attention, which llama.cpp does not have");
+    check_rope(checkpoint, *layer.attention);
   }
-  if (!family_by_name(checkpoint.config.family).gguf_deci) check_bitnet(checkpoint);
+  const Family& family = family_by_name(checkpoint.config.family);
+  if (!family.gguf_deci && layers_differ(checkpoint.config)) {
+    refuse(checkpoint, "layers differ, which llama.cpp cannot run in this family");
+  }
+  if (family.ternary) check_bitnet(checkpoint);
 }
 
 /// Adds the weights that the config has and the checkpoint has not: zeros.

@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -37,12 +38,17 @@ int64_t ternary_count(const ModelConfig& config, TypeOf type_of) {
 }  // namespace
 
 Model::Model(const ModelConfig& config, ThreadPool& pool)
-    : config_(config), pool_(pool), layers_(config.layers.size()), work_(std::make_unique<Workspace>(pool)) {}
+    : config_(config),
+      pool_(pool),
+      layers_(config.layers.size()),
+      work_(std::make_unique<Workspace>(pool)),
+      reads_(config.layers.size()) {}
 
 Model::~Model() = default;
 
 std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& pool, const LoadOptions& options) {
   std::unique_ptr<Model> model(new Model(checkpoint.config, pool));
+  model->set_attention_threshold(options.attention_threshold);
   WeightStore own(pool, options.kernel);
   WeightStore& store = options.store ? *options.store : own;
   store.expect_ternary(ternary_count(checkpoint.config, [&](WeightId id) {
@@ -79,6 +85,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
           {{linear(kQuery, i, means, qkv, kQueryBias), linear(kKey, i, means, qkv, kKeyBias),
             linear(kValue, i, means, qkv, kValueBias)}},
           {{linear(kAttentionOutput, i, means, config.attention->output_bias, kAttentionOutputBias)}}});
+      if (config.attention->is_differential()) model->load_differential(checkpoint, i, store);
     }
     if (config.mlp) {
       const bool bias = config.mlp->bias;
@@ -120,9 +127,20 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
       const LinearConfig& means = of.attention->linear;
       layer.attention.emplace(
           AttentionWeights{gain,
-                           ones(of.attention->sub_norm, int64_t{of.attention->heads} * of.attention->head_dim),
+                           ones(of.attention->sub_norm, of.attention->output_width()),
                            {{linear(kQuery, i, means), linear(kKey, i, means), linear(kValue, i, means)}},
                            {{linear(kAttentionOutput, i, means)}}});
+      const DifferentialConfig& differential = of.attention->differential;
+      if (of.attention->is_differential()) {
+        layer.attention->lambda = differential.lambda_init;
+        if (differential.head_norm) {
+          layer.attention->head_norm.assign(static_cast<size_t>(of.attention->output_dim()),
+                                            1 - differential.lambda_init);
+        }
+        if (differential.lambda == LambdaSource::kTokens) {
+          layer.attention->lambda_inputs.linears.push_back(linear(kLambda, i));
+        }
+      }
     }
     if (of.mlp) {
       const LinearConfig& means = of.mlp->linear;
@@ -142,7 +160,11 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
 template <class Visit>
 void Model::each_group(Visit visit) {
   for (Layer& layer : layers_) {
-    if (layer.attention) visit(layer.attention->inputs), visit(layer.attention->output);
+    if (layer.attention) {
+      visit(layer.attention->inputs);
+      if (!layer.attention->lambda_inputs.linears.empty()) visit(layer.attention->lambda_inputs);
+      visit(layer.attention->output);
+    }
     if (layer.mlp) visit(layer.mlp->inputs), visit(layer.mlp->output);
   }
   visit(output_);
@@ -162,6 +184,14 @@ void Model::link_groups() {
     before->next = &group;
     before = &group;
   });
+}
+
+void Model::set_attention_threshold(float threshold) {
+  if (!(threshold >= 0 && threshold < 1)) {
+    fail("the attention threshold is {}, expected a number in [0, 1), a part of the largest weight", threshold);
+  }
+  attention_threshold_ = threshold;
+  reads_.assign(layers_.size(), {});
 }
 
 TokenCost Model::cost_per_token() const {
@@ -299,13 +329,17 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   w.input.set(w.normed.data(), rows, hidden);
   float* const qkv[] = {w.query.data(), w.key.data(), w.value.data()};
   w.multiplier.run(weights.inputs, w.input, qkv);
+  if (config.is_differential()) fill_lambda(index, rows);
   attend(index, chunk, cache);
   show(observer, ActivationSite::kQuery, index, batch, w.query.data(), rows, q_width);
   show(observer, ActivationSite::kKey, index, batch, w.key.data(), rows, kv_width);
   show(observer, ActivationSite::kValue, index, batch, w.value.data(), rows, kv_width);
   if (config.sub_norm) norm_rows(w.mixed.data(), weights.sub_norm, w.mixed.data(), rows);
-  show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, q_width);
-  add_product(weights.output, w.mixed.data(), q_width, rows);
+  if (config.is_differential()) {
+    show(observer, ActivationSite::kLambda, index, batch, w.lambda.data(), rows, config.outputs());
+  }
+  show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, config.output_width());
+  add_product(weights.output, w.mixed.data(), config.output_width(), rows);
   show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 

@@ -19,8 +19,9 @@ namespace pare {
 
 struct LoadOptions {
   Progress* progress = nullptr;
-  WeightStore* store = nullptr;  // shares packed weights with other models loaded through it
-  std::string kernel;            // without a store: see WeightStore
+  WeightStore* store = nullptr;   // shares packed weights with other models loaded through it
+  std::string kernel;             // without a store: see WeightStore
+  float attention_threshold = 0;  // see Model::set_attention_threshold
 };
 
 /// Rows run through the layers together; a longer batch goes through in pieces of this many.
@@ -32,6 +33,11 @@ struct TokenCost {
   int64_t int8_multiply_adds = 0;    // those of them that kernels do in integers
   int64_t output_multiply_adds = 0;  // those of the output matrix: a prompt takes them once, for its last token
   bool int8_output = false;
+};
+
+/// Values that attention read of those that queries see, an output and a token each.
+struct AttentionReads {
+  int64_t read = 0, seen = 0;
 };
 
 /// A model ready to run. One forward at a time; the pool must outlive it.
@@ -59,6 +65,12 @@ class Model {
   /// [wanted, vocabulary]. Throws Error for tokens or sequences out of range, positions that do not continue the cache,
   /// a full context, or too little room for logits, before anything is changed.
   void forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer = nullptr);
+  /// From now on attention, of either kind, leaves out values whose weights are below this part of the largest of their
+  /// row: faster on long contexts, and not the same result. 0 leaves nothing out. Throws Error unless it is in [0, 1).
+  void set_attention_threshold(float threshold);
+  float attention_threshold() const { return attention_threshold_; }
+  /// [layers] What was read since the threshold was set; only counted where one is.
+  std::span<const AttentionReads> attention_reads() const { return reads_; }
   TokenCost cost_per_token() const;
   /// Bytes of weights held: packed in memory, and used in place in mapped files.
   int64_t packed_bytes() const;
@@ -75,10 +87,17 @@ class Model {
   void run_mlp(int layer, Chunk& chunk, Observer* observer);
   void run_output(Chunk& chunk, float* logits, Observer* observer);
   void norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows);
+  struct AttentionRun;
   void rotate_and_store(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
   void attend(int layer, Chunk& chunk, KvCache& cache);
-  kernels::AttendArgs attend_args(int layer, const Chunk& chunk, const KvCache& cache, int64_t tile, int kv_head,
-                                  int worker, float* scratch);
+  void gather(const AttentionRun& run, int64_t tile, const HeadGroup& group, int worker);
+  kernels::AttendArgs attend_args(const AttentionRun& run, int64_t task, int worker, int64_t own);
+  kernels::TwoPassArgs two_pass_args(const AttentionRun& run, int64_t task, int worker, int64_t own);
+  void attend_online(const AttentionRun& run);
+  void attend_two_pass(const AttentionRun& run);
+  void finish_outputs(const AttentionRun& run, const kernels::TwoPassArgs& args);
+  void fill_lambda(int layer, int64_t rows);
+  void load_differential(const Checkpoint& checkpoint, int layer, WeightStore& store);
   void add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows);
   void link_groups();
   template <class Visit>
@@ -94,6 +113,8 @@ class Model {
   LinearGroup output_;  // the embedding again if tied
   std::unique_ptr<Workspace> work_;
   Communicator communicator_;  // one process
+  float attention_threshold_ = 0;
+  std::vector<AttentionReads> reads_;  // [layers]
 };
 
 }  // namespace pare

@@ -19,7 +19,8 @@ enum class ActivationSite : uint8_t {
   kQuery,               // [rows, heads * head_dim] after rope
   kKey,                 // [rows, kv_heads * head_dim] after rope
   kValue,               // [rows, kv_heads * head_dim]
-  kAttentionMixed,      // [rows, heads * head_dim] what the output projection multiplies
+  kLambda,              // [rows, outputs] of differential attention
+  kAttentionMixed,      // [rows, outputs * output_dim] what the output projection multiplies
   kMlpInput,            // [rows, hidden] after the pre-norm
   kMlpHidden,           // [rows, width] what the down projection multiplies
   kFinalHidden,         // [rows, hidden] after the output norm, only of rows whose logits are wanted

@@ -11,7 +11,7 @@ namespace {
 using enum WeightKind;
 
 // In the order of the enum, which info() relies on.
-constexpr std::array<WeightKindInfo, 21> kKinds{{{kEmbedding, "embedding", true, false},
+constexpr std::array<WeightKindInfo, 27> kKinds{{{kEmbedding, "embedding", true, false},
                                                  {kOutputNorm, "output_norm", false, false},
                                                  {kOutput, "output", true, false},
                                                  {kAttentionNorm, "attn_norm", false, true},
@@ -24,6 +24,12 @@ constexpr std::array<WeightKindInfo, 21> kKinds{{{kEmbedding, "embedding", true,
                                                  {kValueBias, "attn_v_bias", false, true},
                                                  {kAttentionOutputBias, "attn_output_bias", false, true},
                                                  {kAttentionSubNorm, "attn_sub_norm", false, true},
+                                                 {kLambdaQuery1, "attn_lambda_q1", false, true},
+                                                 {kLambdaKey1, "attn_lambda_k1", false, true},
+                                                 {kLambdaQuery2, "attn_lambda_q2", false, true},
+                                                 {kLambdaKey2, "attn_lambda_k2", false, true},
+                                                 {kLambda, "attn_lambda", false, true},
+                                                 {kHeadNorm, "attn_head_norm", false, true},
                                                  {kMlpNorm, "ffn_norm", false, true},
                                                  {kGate, "ffn_gate", true, true},
                                                  {kUp, "ffn_up", true, true},
@@ -32,6 +38,23 @@ constexpr std::array<WeightKindInfo, 21> kKinds{{{kEmbedding, "embedding", true,
                                                  {kUpBias, "ffn_up_bias", false, true},
                                                  {kDownBias, "ffn_down_bias", false, true},
                                                  {kMlpSubNorm, "ffn_sub_norm", false, true}}};
+
+std::optional<Shape> differential_shape(const AttentionConfig& a, int64_t hidden, WeightKind kind) {
+  const bool vectors = a.differential.lambda == LambdaSource::kVectors;
+  switch (kind) {
+    case kLambdaQuery1:
+    case kLambdaKey1:
+    case kLambdaQuery2:
+    case kLambdaKey2:
+      return vectors ? std::optional(Shape{int64_t{a.head_dim}}) : std::nullopt;
+    case kLambda:
+      return vectors ? std::nullopt : std::optional(Shape{int64_t{a.outputs()}, hidden});
+    case kHeadNorm:
+      return a.differential.head_norm_gain ? std::optional(Shape{int64_t{a.output_dim()}}) : std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
 
 std::optional<Shape> attention_shape(const AttentionConfig& a, int64_t hidden, WeightKind kind) {
   const int64_t query = int64_t{a.heads} * a.head_dim, key = int64_t{a.kv_heads} * a.head_dim;
@@ -45,7 +68,7 @@ std::optional<Shape> attention_shape(const AttentionConfig& a, int64_t hidden, W
     case kValue:
       return Shape{key, hidden};
     case kAttentionOutput:
-      return Shape{hidden, query};
+      return Shape{hidden, a.output_width()};
     case kQueryBias:
       return if_has(a.qkv_bias, query);
     case kKeyBias:
@@ -54,9 +77,9 @@ std::optional<Shape> attention_shape(const AttentionConfig& a, int64_t hidden, W
     case kAttentionOutputBias:
       return if_has(a.output_bias, hidden);
     case kAttentionSubNorm:
-      return if_has(a.sub_norm, query);
+      return if_has(a.sub_norm, a.output_width());
     default:
-      return std::nullopt;
+      return a.is_differential() ? differential_shape(a, hidden, kind) : std::nullopt;
   }
 }
 

@@ -29,6 +29,12 @@ enum class WeightKind : uint8_t {
   kValueBias,
   kAttentionOutputBias,
   kAttentionSubNorm,
+  kLambdaQuery1,
+  kLambdaKey1,
+  kLambdaQuery2,
+  kLambdaKey2,
+  kLambda,
+  kHeadNorm,
   kMlpNorm,
   kGate,
   kUp,
@@ -40,7 +46,8 @@ enum class WeightKind : uint8_t {
 };
 
 /// Name in plans and messages ("attn_q", "ffn_down", "embedding"), and whether it is a matrix that plans may store in
-/// block types (norms and biases stay float).
+/// block types (norms, biases and what makes lambda
+/// stay float).
 struct WeightKindInfo {
   WeightKind kind;
   const char* name;

@@ -5,11 +5,13 @@
 namespace pare {
 
 void Model::Workspace::reserve(const ModelConfig& config, int64_t rows) {
-  int64_t q = 0, kv = 0, width = 0, half = 0;
+  int64_t q = 0, kv = 0, mix = 0, lambdas = 0, width = 0, half = 0;
   for (const LayerConfig& layer : config.layers) {
     if (layer.attention) {
       q = std::max(q, int64_t{layer.attention->heads} * layer.attention->head_dim);
       kv = std::max(kv, int64_t{layer.attention->kv_heads} * layer.attention->head_dim);
+      mix = std::max(mix, layer.attention->output_width());
+      if (layer.attention->is_differential()) lambdas = std::max<int64_t>(lambdas, layer.attention->outputs());
       half = std::max<int64_t>(half, layer.attention->rope.dims / 2);
     }
     if (layer.mlp) width = std::max(width, layer.mlp->width);
@@ -18,7 +20,9 @@ void Model::Workspace::reserve(const ModelConfig& config, int64_t rows) {
     buffer.reserve(static_cast<size_t>(rows * columns));
   };
   for (auto* buffer : {&stream, &normed, &delta}) reserve_rows(*buffer, config.hidden);
-  for (auto* buffer : {&query, &mixed}) reserve_rows(*buffer, q);
+  reserve_rows(query, q);
+  reserve_rows(mixed, mix);
+  reserve_rows(lambda, lambdas);
   for (auto* buffer : {&key, &value}) reserve_rows(*buffer, kv);
   for (auto* buffer : {&gate, &up}) reserve_rows(*buffer, width);
   if (cos.size() < static_cast<size_t>(rows * half)) {

@@ -18,6 +18,10 @@ struct AttentionWeights {
   std::vector<float> sub_norm;  // [heads * head_dim], or none
   LinearGroup inputs;           // query, key, value
   LinearGroup output;
+  // Of differential attention:
+  LinearGroup lambda_inputs = {};  // projects to a lambda for each token and pair; empty if the layer has one for all
+  float lambda = 0;                // that one
+  std::vector<float> head_norm = {};  // [output_dim] gain of each output's norm, 1 - lambda_init in it; or empty
 };
 
 struct MlpWeights {
@@ -35,13 +39,16 @@ struct Model::Layer {
 /// Buffers of one chunk, reused from call to call.
 struct Model::Workspace {
   struct Pointers {
-    std::vector<const float*> queries;
+    std::vector<const float*> queries[kernels::kMostMaps];
     std::vector<float*> outputs;
     std::vector<int64_t> visible;
+    std::vector<float> lambda;
+    int64_t read = 0;  // values, where a threshold is set
     void clear() {
-      queries.clear();
+      for (auto& list : queries) list.clear();
       outputs.clear();
       visible.clear();
+      lambda.clear();
     }
   };
   Buffer<float> stream;            // [rows, hidden] the residual stream
@@ -50,7 +57,8 @@ struct Model::Workspace {
   Buffer<float> query;             // [rows, heads * head_dim]
   Buffer<float> key;               // [rows, kv_heads * head_dim]
   Buffer<float> value;             // [rows, kv_heads * head_dim]
-  Buffer<float> mixed;             // [rows, heads * head_dim] attention's output before its projection
+  Buffer<float> mixed;             // [rows, outputs * output_dim] attention's output before its projection
+  Buffer<float> lambda;            // [rows, outputs] of differential attention
   Buffer<float> gate;              // [rows, width]
   Buffer<float> up;                // [rows, width]
   Buffer<float> cos;               // [rows, dims / 2]

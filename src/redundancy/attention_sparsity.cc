@@ -37,6 +37,34 @@ double negligible_share(const float* scores, int64_t count) {
   return static_cast<double>(negligible) / static_cast<double>(count);
 }
 
+/// Scores to weights that sum to 1.
+void softmax(float* scores, int64_t count) {
+  const float largest = *std::max_element(scores, scores + count);
+  double sum = 0;
+  for (int64_t t = 0; t < count; ++t) sum += scores[t] = std::exp(scores[t] - largest);
+  for (int64_t t = 0; t < count; ++t) scores[t] = static_cast<float>(scores[t] / sum);
+}
+
+/// The same of softmax(first) - lambda softmax(second); both are overwritten.
+double negligible_share(float* first, float* second, float lambda, int64_t count) {
+  softmax(first, count);
+  softmax(second, count);
+  float largest = 0;
+  for (int64_t t = 0; t < count; ++t) largest = std::max(largest, std::fabs(first[t] -= lambda * second[t]));
+  const double limit = AttentionSparsity::kNegligible * double{largest};
+  const auto negligible = std::count_if(first, first + count, [&](float w) { return std::fabs(w) < limit; });
+  return static_cast<double>(negligible) / static_cast<double>(count);
+}
+
+/// Appends the sampled rows of a batch to `kept`.
+void keep_rows(const Batch& batch, std::span<const float> rows, size_t width, std::vector<float>& kept) {
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    if (!is_sampled_row(batch.position[i], batch.sequence_length[i])) continue;
+    kept.insert(kept.end(), rows.begin() + static_cast<std::ptrdiff_t>(i * width),
+                rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+  }
+}
+
 }  // namespace
 
 bool is_sampled_row(int64_t position, int64_t window, int64_t count) {
@@ -47,13 +75,15 @@ bool is_sampled_row(int64_t position, int64_t window, int64_t count) {
 void AttentionSparsity::keep_queries(const Batch& batch, std::span<const float> queries,
                                      const AttentionConfig& config) {
   clear_kept();
-  const auto width = static_cast<size_t>(config.heads * config.head_dim);
   for (size_t i = 0; i < batch.tokens.size(); ++i) {
-    if (!is_sampled_row(batch.position[i], batch.sequence_length[i])) continue;
-    kept_.push_back({batch.sequence[i], batch.position[i]});
-    queries_.insert(queries_.end(), queries.begin() + static_cast<std::ptrdiff_t>(i * width),
-                    queries.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+    if (is_sampled_row(batch.position[i], batch.sequence_length[i]))
+      kept_.push_back({batch.sequence[i], batch.position[i]});
   }
+  keep_rows(batch, queries, static_cast<size_t>(config.heads * config.head_dim), queries_);
+}
+
+void AttentionSparsity::keep_lambda(const Batch& batch, std::span<const float> lambda, const AttentionConfig& config) {
+  keep_rows(batch, lambda, static_cast<size_t>(config.outputs()), lambda_);
 }
 
 void AttentionSparsity::score(const KvCache& cache, int layer, const AttentionConfig& config, ThreadPool& pool) {
@@ -61,19 +91,28 @@ void AttentionSparsity::score(const KvCache& cache, int layer, const AttentionCo
   int64_t longest = 0;
   for (const Row& row : kept_) longest = std::max<int64_t>(longest, row.position + 1);
   const DTypeInfo& type = info(cache.format().type);
-  const int group = config.heads / config.kv_heads;
-  const int64_t page_floats = int64_t{config.head_dim} * kKvPageTokens;
-  Buffer<float> scratch(static_cast<size_t>((longest + page_floats) * pool.size()));
-  const auto pairs = static_cast<int64_t>(kept_.size()) * config.heads;
+  const int64_t page_floats = int64_t{config.head_dim} * kKvPageTokens, worker_floats = 2 * longest + page_floats;
+  Buffer<float> scratch(static_cast<size_t>(worker_floats * pool.size()));
+  const int outputs = config.outputs();
+  const auto pairs = static_cast<int64_t>(kept_.size()) * outputs;
   std::vector<double> shares(static_cast<size_t>(pairs));
   pool.parallel_for(pairs, 4, [&](int64_t begin, int64_t end, int worker) {
-    float* scores = scratch.data() + worker * (longest + page_floats);
+    float* scores[] = {scratch.data() + worker * worker_floats, scratch.data() + worker * worker_floats + longest};
+    float* page = scores[1] + longest;
     for (int64_t i = begin; i < end; ++i) {
-      const Row& row = kept_[static_cast<size_t>(i / config.heads)];
-      const int head = static_cast<int>(i % config.heads);
-      score_row(queries_.data() + i * config.head_dim, cache.key_pages(row.sequence, layer, head / group), type,
-                config.head_dim, config.scale, row.position + 1, scores + longest, scores);
-      shares[static_cast<size_t>(i)] = negligible_share(scores, row.position + 1);
+      const Row& row = kept_[static_cast<size_t>(i / outputs)];
+      const int output = static_cast<int>(i % outputs);
+      const int64_t visible = row.position + 1;
+      const HeadGroup group = config.group(output / config.group(0).count);
+      for (int map = 0; map < group.maps; ++map) {
+        const int64_t head = int64_t{output} * group.output_stride + map * group.map_stride;
+        score_row(queries_.data() + (i / outputs * config.heads + head) * config.head_dim,
+                  cache.key_pages(row.sequence, layer, group.key_heads[map]), type, config.head_dim, config.scale,
+                  visible, page, scores[map]);
+      }
+      shares[static_cast<size_t>(i)] =
+          group.maps == 1 ? negligible_share(scores[0], visible)
+                          : negligible_share(scores[0], scores[1], lambda_[static_cast<size_t>(i)], visible);
     }
   });
   for (const double share : shares) shares_ += share;

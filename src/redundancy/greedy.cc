@@ -25,11 +25,13 @@ int64_t trials(const Redundancy& redundancy, const std::vector<DropPhase>& steps
 
 Variants::Variants(Checkpoint base, ThreadPool& pool, Progress* progress)
     : base_(std::move(base)), pool_(pool), store_(std::make_unique<WeightStore>(pool)) {
-  model_ = Model::load(base_, pool_, {.progress = progress, .store = store_.get(), .kernel = {}});
+  model_ =
+      Model::load(base_, pool_, {.progress = progress, .store = store_.get(), .kernel = {}, .attention_threshold = 0});
 }
 
 std::unique_ptr<Model> Variants::make(const Plan& plan) {
-  return Model::load(apply_plan(base_, plan), pool_, {.progress = nullptr, .store = store_.get(), .kernel = {}});
+  return Model::load(apply_plan(base_, plan), pool_,
+                     {.progress = nullptr, .store = store_.get(), .kernel = {}, .attention_threshold = 0});
 }
 
 PlanCost divergence_cost(Variants& variants, const Reference& reference, DType kv, const CancelFlag* cancel) {

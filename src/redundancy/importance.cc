@@ -56,6 +56,7 @@ class ImportanceObserver : public Observer {
       case ActivationSite::kBlockIn:
       case ActivationSite::kBlockOut:
       case ActivationSite::kQuery:
+      case ActivationSite::kLambda:
         return true;
       default:
         return false;
@@ -77,6 +78,9 @@ class ImportanceObserver : public Observer {
         break;
       case ActivationSite::kQuery:
         sums.sparsity.keep_queries(batch, values, attention(layer));
+        break;
+      case ActivationSite::kLambda:
+        sums.sparsity.keep_lambda(batch, values, attention(layer));
         break;
       case ActivationSite::kAttentionStreamOut:
         sums.attention += similarity(attention_in_, values, width);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DiffLlamaConfig, DiffLlamaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 TOOLS = Path(os.environ["PARE_TOOLS"])
 PARE = os.environ["PARE"]
@@ -28,6 +28,10 @@ BASE = dict(
 )
 
 
+LLAMA = (LlamaConfig, LlamaForCausalLM)
+DIFF_LLAMA = (DiffLlamaConfig, DiffLlamaForCausalLM)
+
+
 def randomize(model, seed):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -44,14 +48,14 @@ def randomize(model, seed):
     return model
 
 
-def make(folder, seed=0, dtype=torch.float32, drop_attention=(), drop_mlp=(), **changes):
+def make(folder, seed=0, dtype=torch.float32, drop_attention=(), drop_mlp=(), family=LLAMA, **changes):
     """A saved random model; returns the transformers model, with the named parts removed."""
     settings = {**BASE, **changes}
     rope = settings.pop("rope_scaling", None)
     theta = settings.pop("rope_theta")
     settings["rope_parameters"] = {"rope_theta": theta, **(rope or {"rope_type": "default"})}
     torch.manual_seed(seed)
-    model = randomize(LlamaForCausalLM(LlamaConfig(**settings, attn_implementation="eager")).eval(), seed).to(dtype)
+    model = randomize(family[1](family[0](**settings, attn_implementation="eager")).eval(), seed).to(dtype)
     model.save_pretrained(folder)
     if drop_attention or drop_mlp:
         edit_config(folder, drop_attn_list=list(drop_attention), drop_mlp_list=list(drop_mlp))

@@ -67,6 +67,9 @@ def make(folder, family="bitnet", packing="offline", seed=0, dtype=torch.float32
 def fill(module, name, tensors, packing, generator):
     """Gives a linear layer its weights, and the file what it has for them."""
     master = tensors[name]
+    bias = tensors.get(name.replace(".weight", ".bias"))
+    if bias is not None:
+        module.bias = (torch.nn.Buffer if packing == "legacy" else torch.nn.Parameter)(bias.float())
     if packing == "online":
         module.weight = torch.nn.Parameter(master.float())
         return

@@ -19,7 +19,9 @@ using ::testing::HasSubstr;
 
 std::string refusal(const std::filesystem::path& path, bool fresh = false) {
   const std::string line = test::refusal_of([&] { const TrialStore store(path, "model", "a model", fresh); });
-  if (!line.empty()) EXPECT_THAT(line, HasSubstr(path.string()));
+  if (!line.empty()) {
+    EXPECT_THAT(line, HasSubstr(path.string()));
+  }
   return line;
 }
 

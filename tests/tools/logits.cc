@@ -1,7 +1,7 @@
 // Writes a model's logits at every position, for tests that compare them with another implementation.
 //
 //   tool_logits MODEL --tokens FILE|- --out FILE [--kv f16|f32|q8_0] [--threads N] [--chunk N] [--batch]
-//   [--drop-attention L,..]
+//   [--drop-attention L,..] [--attention-threshold TAU]
 //
 // Tokens are JSON: a list of sequences, each a list of ids. The output holds float32, little endian: every sequence's
 // [tokens, vocabulary] one after another.
@@ -25,6 +25,7 @@ struct Options {
   int threads = 1;
   int64_t chunk = 0;
   bool batch = false;
+  float attention_threshold = 0;
   std::vector<int> drop_attention, drop_mlp;
 };
 
@@ -79,6 +80,7 @@ int run_tool(const Options& options) {
   plan.drop_mlp = options.drop_mlp;
   ThreadPool pool(options.threads);
   const auto model = Model::load(apply_plan(open_checkpoint(options.model), plan), pool);
+  model->set_attention_threshold(options.attention_threshold);
   std::ofstream out(options.out, std::ios::binary);
   for (const auto& values : run(*model, sequences, options)) {
     out.write(reinterpret_cast<const char*>(values.data()),
@@ -101,6 +103,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads)->check(CLI::Range(1, 256));
   app.add_option("--chunk", options.chunk, "Tokens of a sequence per forward call; 0: all at once");
   app.add_flag("--batch", options.batch, "Run the sequences together instead of one after another");
+  app.add_option("--attention-threshold", options.attention_threshold);
   app.add_option("--drop-attention", options.drop_attention)->delimiter(',');
   app.add_option("--drop-mlp", options.drop_mlp)->delimiter(',');
   CLI11_PARSE(app, argc, argv);

@@ -80,6 +80,11 @@ struct Avx2 {
   static PARE_INLINE V scale_exponent(V v, V t) {
     return {scale_exponent(v.low, t.low), scale_exponent(v.high, t.high)};
   }
+  static PARE_INLINE uint32_t not_below(V a, V b) {
+    const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, b.low, _CMP_NLT_UQ));
+    const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_NLT_UQ));
+    return static_cast<uint32_t>(low | high << 8);
+  }
   static PARE_INLINE float fold_add(V v) {
     const __m256 eight = _mm256_add_ps(v.low, v.high);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -190,6 +195,42 @@ struct Avx2Int8 : Avx2Codes<true> {
       high.template add<kStep>(w.high, x);
     }
     PARE_INLINE P::V floats() const { return {_mm256_cvtepi32_ps(low.wide), _mm256_cvtepi32_ps(high.wide)}; }
+  };
+};
+
+/// Lookups for 32 rows by vpshufb, of a table in both halves of a register; see lut_matmul.inl.h.
+struct Avx2Lookup {
+  using Rows = __m256i;
+  using Table = __m256i;
+  static constexpr int kGroups = 2;
+  static PARE_INLINE Rows load(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static PARE_INLINE void store(std::byte* p, Rows v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static PARE_INLINE Table table(const std::byte* p) { return _mm256_broadcastsi128_si256(Avx2::half_vector(p)); }
+  static PARE_INLINE Rows set1(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  static PARE_INLINE Rows low(Rows v) { return _mm256_and_si256(v, set1(15)); }
+  static PARE_INLINE Rows high(Rows v) { return low(_mm256_srli_epi16(v, 4)); }
+  static PARE_INLINE Rows find(Table t, Rows index) { return _mm256_shuffle_epi8(t, index); }
+  static PARE_INLINE Rows add(Rows a, Rows b) { return _mm256_add_epi8(a, b); }
+  static PARE_INLINE Rows twice(Rows v) { return add(v, v); }
+  static PARE_INLINE Rows add_signed(Rows sum, Rows v, Rows sign) { return add(sum, _mm256_sign_epi8(v, sign)); }
+  struct Sums {
+    __m256i low, high;  // rows 0-7 and 16-23, 8-15 and 24-31
+    PARE_INLINE void clear() { low = high = _mm256_setzero_si256(); }
+    PARE_INLINE void add(Rows high_bytes, Rows low_bytes) {
+      // low * 1 + high * 32 of neighbouring bytes.
+      const __m256i factors = _mm256_set1_epi16(32 << 8 | 1);
+      low = _mm256_add_epi16(low, _mm256_maddubs_epi16(factors, _mm256_unpacklo_epi8(low_bytes, high_bytes)));
+      high = _mm256_add_epi16(high, _mm256_maddubs_epi16(factors, _mm256_unpackhi_epi8(low_bytes, high_bytes)));
+    }
+    static PARE_INLINE void add_eight(int32_t* totals, __m128i v) {
+      save_sums(totals, _mm256_add_epi32(load_sums(totals), _mm256_cvtepi16_epi32(v)));
+    }
+    PARE_INLINE void add_to(int32_t* totals) const {
+      add_eight(totals, _mm256_castsi256_si128(low));
+      add_eight(totals + 8, _mm256_castsi256_si128(high));
+      add_eight(totals + 16, _mm256_extracti128_si256(low, 1));
+      add_eight(totals + 24, _mm256_extracti128_si256(high, 1));
+    }
   };
 };
 

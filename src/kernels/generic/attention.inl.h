@@ -1,5 +1,6 @@
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/attention.h"
 #include "kernels/generic/math.inl.h"
@@ -107,21 +108,21 @@ PARE_INLINE void clear(typename P::V (&acc)[kRows][N]) {
 
 /// Scores of kRows queries against a page: [kRows][kKvPageTokens].
 template <class P, class T, int kRows, int N>
-__attribute__((noinline)) void page_scores(const AttendArgs& a, const float* const (&queries)[kRows], PageHalf keys,
-                                           float (*scores)[kKvPageTokens]) {
+__attribute__((noinline)) void page_scores(int head_dim, float scale_of_scores, const float* const (&queries)[kRows],
+                                           PageHalf keys, float (*scores)[kKvPageTokens]) {
   using V = typename P::V;
   constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
-  const V scale = P::set1(a.scale);
+  const V scale = P::set1(scale_of_scores);
   for (int first = 0; first < kPageVectors; first += N) {
     V acc[kRows][N];
     clear<P>(acc);
     if constexpr (T::kBlock == 0) {
-      accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kRowBytes, 0, a.head_dim, acc);
+      accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kRowBytes, 0, head_dim, acc);
     } else {
-      const PageHalf codes = keys + (T::scales_bytes(a.head_dim) + first * 16 * T::kBytes);
+      const PageHalf codes = keys + (T::scales_bytes(head_dim) + first * 16 * T::kBytes);
       V part[kRows][N];
-      for (int64_t begin = 0; begin < a.head_dim; begin += T::kBlock) {
-        const int64_t end = begin + T::kBlock < a.head_dim ? begin + T::kBlock : a.head_dim;
+      for (int64_t begin = 0; begin < head_dim; begin += T::kBlock) {
+        const int64_t end = begin + T::kBlock < head_dim ? begin + T::kBlock : head_dim;
         clear<P>(part);
         accumulate_outer<P, T, kRows, N>(queries, codes, kRowBytes, begin, end, part);
         const PageHalf scales = keys + (begin / T::kBlock * T::kScaleRow + first * 16 * T::kScaleBytes);
@@ -177,17 +178,17 @@ __attribute__((noinline)) void page_softmax(const State (&states)[kRows], const 
 
 /// o += p v over tokens [begin, end) of a page and N * 16 columns, first scaled by `change` if it is given.
 template <class P, class T, int kRows, int N>
-PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
-                                     int64_t begin, int64_t end, const State (&states)[kRows], const float* change,
+PARE_INLINE void page_values_columns(int value_dim, const float* const (&weights)[kRows], PageHalf values,
+                                     int64_t begin, int64_t end, float* const (&outputs)[kRows], const float* change,
                                      int64_t column) {
   using V = typename P::V;
-  const int64_t row_bytes = padded_value_dim(a.value_dim) * T::kBytes;
+  const int64_t row_bytes = padded_value_dim(value_dim) * T::kBytes;
   V acc[kRows][N];
 #pragma GCC unroll 16
   for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
     for (int v = 0; v < N; ++v) {
-      acc[t][v] = P::load(states[t].output + column + v * 16);
+      acc[t][v] = P::load(outputs[t] + column + v * 16);
       if (change) acc[t][v] = P::mul(acc[t][v], P::set1(change[t]));
     }
   if constexpr (T::kBlock == 0) {
@@ -203,25 +204,25 @@ PARE_INLINE void page_values_columns(const AttendArgs& a, const float* const (&w
       const V scale = P::load_f16(scales.at + i * T::kScaleBytes);
       for (int t = 0; t < kRows; ++t) P::store(scaled[t] + i, P::mul(P::load(weights[t] + i % kKvPageTokens), scale));
     }
-    const PageHalf codes = values + (T::scales_bytes(a.value_dim) + column * T::kBytes);
+    const PageHalf codes = values + (T::scales_bytes(value_dim) + column * T::kBytes);
     accumulate_outer<P, T, kRows, N, kShared>(left, codes, row_bytes, begin, end, acc);
   }
 #pragma GCC unroll 16
   for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) P::store(states[t].output + column + v * 16, acc[t][v]);
+    for (int v = 0; v < N; ++v) P::store(outputs[t] + column + v * 16, acc[t][v]);
 }
 
 template <class P, class T, int kRows, int N>
-__attribute__((noinline)) void page_values(const AttendArgs& a, const float* const (&weights)[kRows], PageHalf values,
-                                           int64_t begin, int64_t end, const State (&states)[kRows],
+__attribute__((noinline)) void page_values(int value_dim, const float* const (&weights)[kRows], PageHalf values,
+                                           int64_t begin, int64_t end, float* const (&outputs)[kRows],
                                            const float* change) {
-  const int64_t columns = padded_value_dim(a.value_dim);
+  const int64_t columns = padded_value_dim(value_dim);
   int64_t column = 0;
   for (; column + N * 16 <= columns; column += N * 16)
-    page_values_columns<P, T, kRows, N>(a, weights, values, begin, end, states, change, column);
+    page_values_columns<P, T, kRows, N>(value_dim, weights, values, begin, end, outputs, change, column);
   for (; column < columns; column += 16)
-    page_values_columns<P, T, kRows, 1>(a, weights, values, begin, end, states, change, column);
+    page_values_columns<P, T, kRows, 1>(value_dim, weights, values, begin, end, outputs, change, column);
 }
 
 /// Vectors that kRows rows of accumulators leave room for: a power of two up to a page's.
@@ -232,44 +233,75 @@ constexpr int vectors_for(int rows) {
   return n;
 }
 
+/// page_values over the tokens[t] that each query sees.
+template <class P, class T, int kRows>
+PARE_INLINE void page_values_seen(int value_dim, const float* const (&weights)[kRows], PageHalf values,
+                                  const int64_t* tokens, float* const (&outputs)[kRows], const float* change) {
+  int64_t shared = kKvPageTokens;  // tokens that all of them see
+  for (int t = 0; t < kRows; ++t) shared = tokens[t] < shared ? tokens[t] : shared;
+  page_values<P, T, kRows, vectors_for<P>(kRows)>(value_dim, weights, values, 0, shared, outputs, change);
+  // A value that a query does not see must not reach it, not even times zero: it may be infinite, or not there yet.
+  for (int t = 0; t < kRows; ++t) {
+    if (tokens[t] == shared) continue;
+    const float* const one_weight[1] = {weights[t]};
+    float* const one_output[1] = {outputs[t]};
+    page_values<P, T, 1, vectors_for<P>(1)>(value_dim, one_weight, values, shared, tokens[t], one_output, nullptr);
+  }
+}
+
 /// One page for kRows queries that all see some of it; tokens[t] of it.
 template <class P, class T, int kRows>
 void attend_page(const AttendArgs& a, int64_t span, int64_t query, int64_t page, int64_t next, const int64_t* tokens) {
   constexpr int N = vectors_for<P>(kRows);
   alignas(64) float scores[kRows][kKvPageTokens];
   const float *queries[kRows], *weights[kRows];
+  float* outputs[kRows];
   State states[kRows];
   alignas(64) float change[16];
-  int64_t shared = kKvPageTokens;  // tokens that all of them see
   for (int t = 0; t < kRows; ++t) {
     queries[t] = a.queries[query + t];
     weights[t] = scores[t];
     states[t] = state_of(a, span, query + t);
-    if (tokens[t] < shared) shared = tokens[t];
+    outputs[t] = states[t].output;
   }
   const PageHalf keys{a.key_pages[page], a.key_pages[next]}, values{a.value_pages[page], a.value_pages[next]};
-  page_scores<P, T, kRows, N>(a, queries, keys, scores);
+  page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, scores);
   page_softmax<P, kRows>(states, tokens, scores, change);
-  page_values<P, T, kRows, N>(a, weights, values, 0, shared, states, change);
-  // A value that a query does not see must not reach it, not even times zero: it may be infinite, or not there yet.
-  for (int t = 0; t < kRows; ++t) {
-    if (tokens[t] == shared) continue;
-    const float* const one_weight[1] = {weights[t]};
-    const State one_state[1] = {states[t]};
-    page_values<P, T, 1, vectors_for<P>(1)>(a, one_weight, values, shared, tokens[t], one_state, nullptr);
-  }
+  page_values_seen<P, T, kRows>(a.value_dim, weights, values, tokens, outputs, change);
 }
 
-template <class P, class T, int kRows>
-PARE_INLINE void attend_page_of(int count, const AttendArgs& a, int64_t span, int64_t query, int64_t page, int64_t next,
-                                const int64_t* tokens) {
+/// Calls work(std::integral_constant<int, count>) for a count in [1, kRows].
+template <int kRows, class Work>
+PARE_INLINE void with_rows(int count, Work work) {
   if constexpr (kRows > 1) {
-    if (count < kRows) return attend_page_of<P, T, kRows - 1>(count, a, span, query, page, next, tokens);
+    if (count < kRows) return with_rows<kRows - 1>(count, work);
   }
-  attend_page<P, T, kRows>(a, span, query, page, next, tokens);
+  work(std::integral_constant<int, kRows>());
 }
 
-PARE_INLINE int64_t longest_visible(const AttendArgs& a) {
+/// Calls work(query, rows, tokens) for runs of queries that each see tokens[i] >= 1 of a page, tiles of up to
+/// kAttendQueries; rows is a constant.
+template <class P, class Work>
+PARE_INLINE void for_runs_seeing(int64_t page, int64_t query_count, const int64_t* visible, Work work) {
+  for (int64_t q = 0; q < query_count;) {
+    int64_t tokens[P::kAttendQueries];
+    int count = 0;
+    for (; count < P::kAttendQueries && q + count < query_count; ++count) {
+      const int64_t seen = visible[q + count] - page * kKvPageTokens;
+      if (seen <= 0) break;
+      tokens[count] = seen < kKvPageTokens ? seen : kKvPageTokens;
+    }
+    if (count == 0) {
+      ++q;
+      continue;
+    }
+    with_rows<P::kAttendQueries>(count, [&](auto rows) { work(q, rows, tokens); });
+    q += count;
+  }
+}
+
+template <class Args>
+PARE_INLINE int64_t longest_visible(const Args& a) {
   int64_t longest = 0;
   for (int64_t q = 0; q < a.query_count; ++q) longest = a.visible[q] > longest ? a.visible[q] : longest;
   return longest;
@@ -287,22 +319,9 @@ void attend_span_to(const AttendArgs& a, int64_t span, int64_t to) {
   const int64_t pages = (longest_visible(a) + kKvPageTokens - 1) / kKvPageTokens;
   for (int64_t page = span * kSpanPages; page < pages && page < (span + 1) * kSpanPages; ++page) {
     const int64_t next = page + 1 < pages ? page + 1 : page;
-    for (int64_t q = 0; q < a.query_count;) {
-      // The longest run of queries that see some of this page, up to a tile.
-      int64_t tokens[P::kAttendQueries];
-      int count = 0;
-      for (; count < P::kAttendQueries && q + count < a.query_count; ++count) {
-        const int64_t seen = a.visible[q + count] - page * kKvPageTokens;
-        if (seen <= 0) break;
-        tokens[count] = seen < kKvPageTokens ? seen : kKvPageTokens;
-      }
-      if (count == 0) {
-        ++q;
-        continue;
-      }
-      attend_page_of<P, T, P::kAttendQueries>(count, a, to, q, page, next, tokens);
-      q += count;
-    }
+    for_runs_seeing<P>(page, a.query_count, a.visible, [&](int64_t q, auto rows, const int64_t* tokens) {
+      attend_page<P, T, decltype(rows)::value>(a, to, q, page, next, tokens);
+    });
   }
 }
 
@@ -351,12 +370,6 @@ void attend(const AttendArgs& a) {
     merge_span<P>(a, span, 1);
   }
   divide_outputs(a);
-}
-
-template <class P, class T>
-constexpr KvFormat kv_format_of() {
-  return {T::kType,       T::key_page_bytes, T::value_page_bytes, T::store_key,
-          T::store_value, attend<P, T>,      attend_span<P, T>,   merge_spans<P>};
 }
 
 }  // namespace

@@ -131,6 +131,12 @@ struct Scalar {
       return v.lane[i] * power(half) * power(n - half);
     });
   }
+  /// Bit i: not a < b in lane i, so set where either is NaN.
+  static PARE_INLINE uint32_t not_below(const V& a, const V& b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= (a.lane[i] < b.lane[i] ? 0u : 1u) << i;
+    return bits;
+  }
   /// Lanes folded 8-4-2-1: i with i + 8, then i + 4, ...
   static PARE_INLINE float fold_add(V v) {
     for (int half = 8; half > 0; half /= 2)
@@ -216,6 +222,63 @@ struct ScalarInt8 {
     }
     PARE_INLINE P::V floats() const {
       return P::map([&](int i) { return static_cast<float>(lane[i]); });
+    }
+  };
+};
+
+/// Lookups for 32 rows; see lut_matmul.inl.h.
+struct ScalarLookup {
+  struct Rows {
+    int8_t byte[32];
+  };
+  struct Table {
+    int8_t entry[16];
+  };
+  static constexpr int kGroups = 1;
+  template <class F>
+  static PARE_INLINE Rows map(F f) {
+    Rows out;
+    for (int i = 0; i < 32; ++i) out.byte[i] = static_cast<int8_t>(f(i));
+    return out;
+  }
+  static PARE_INLINE Rows load(const std::byte* p) {
+    Rows out;
+    std::memcpy(&out, p, 32);
+    return out;
+  }
+  static PARE_INLINE void store(std::byte* p, const Rows& v) { std::memcpy(p, &v, 32); }
+  static PARE_INLINE Table table(const std::byte* p) {
+    Table out;
+    std::memcpy(&out, p, 16);
+    return out;
+  }
+  static PARE_INLINE Rows set1(int x) {
+    return map([&](int) { return x; });
+  }
+  static PARE_INLINE Rows low(const Rows& v) {
+    return map([&](int i) { return v.byte[i] & 15; });
+  }
+  static PARE_INLINE Rows high(const Rows& v) {
+    return map([&](int i) { return v.byte[i] >> 4 & 15; });
+  }
+  static PARE_INLINE Rows find(const Table& t, const Rows& index) {
+    return map([&](int i) { return t.entry[index.byte[i]]; });
+  }
+  static PARE_INLINE Rows add(const Rows& a, const Rows& b) {
+    return map([&](int i) { return a.byte[i] + b.byte[i]; });
+  }
+  static PARE_INLINE Rows twice(const Rows& v) { return add(v, v); }
+  static PARE_INLINE Rows add_signed(const Rows& sum, const Rows& v, const Rows& sign) {
+    return map([&](int i) { return sign.byte[i] < 0 ? sum.byte[i] - v.byte[i] : sum.byte[i] + v.byte[i]; });
+  }
+  struct Sums {
+    int16_t lane[32];
+    PARE_INLINE void clear() { std::memset(lane, 0, sizeof lane); }
+    PARE_INLINE void add(const Rows& high, const Rows& low) {
+      for (int i = 0; i < 32; ++i) lane[i] = static_cast<int16_t>(lane[i] + 32 * high.byte[i] + low.byte[i]);
+    }
+    PARE_INLINE void add_to(int32_t* totals) const {
+      for (int i = 0; i < 32; ++i) totals[i] += lane[i];
     }
   };
 };

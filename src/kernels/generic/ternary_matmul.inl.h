@@ -78,12 +78,14 @@ PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const std:
       unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
         constexpr int kStep = kVector * kSteps + decltype(step)::value;
         const int8_t* x = input + strip * strip_columns<Layout>() + kStep * kStepColumns;
+        // Activations outside: each is broadcast once for all groups.
+        typename E::Bytes w[G];
 #pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) {
-          const typename E::Bytes w = Step::template step<decltype(step)::value>(v[g]);
+        for (int g = 0; g < G; ++g) w[g] = Step::template step<decltype(step)::value>(v[g]);
 #pragma GCC unroll 8
-          for (int c = 0; c < C; ++c) sum[g][c].template add<kStep>(w, x + c * input_stride);
-        }
+        for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+          for (int g = 0; g < G; ++g) sum[g][c].template add<kStep>(w[g], x + c * input_stride);
       });
     });
   }
@@ -231,11 +233,13 @@ struct TernaryKernel {
     if (to < end) std::memset(to, 0, static_cast<size_t>(end - to));
   }
 
-  static void multiply_panels(const MultiplyArgs& a) {
+  /// expand_groups(row, groups, k, columns, panel, stride) unpacks these columns of `groups` groups of 16 rows from
+  /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
+  template <class Expand>
+  static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
     constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
     // Unpacking whole vectors may write a little past the last strip.
     constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
-    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
     auto* sums = reinterpret_cast<int32_t*>(panel + kPanelGroups * kPanelBytes);
     Panels::begin();
@@ -248,8 +252,7 @@ struct TernaryKernel {
           for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
-          for (int g = 0; g < groups; ++g)
-            expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * kPanelBytes);
+          expand_groups(row, groups, k, columns, panel, kPanelBytes);
           Panels::multiply(panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs,
                            strips_of<TernaryBytes>(columns), sums, kRows);
         }
@@ -265,10 +268,13 @@ struct TernaryKernel {
   }
 
   static void multiply(const MultiplyArgs& a) {
-    if (a.input_rows < E::kTernaryPanelInputs)
-      multiply_packed(a);
-    else
-      multiply_panels(a);
+    if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
+    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    multiply_panels(a,
+                    [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
+                      for (int g = 0; g < groups; ++g)
+                        expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * panel_stride);
+                    });
   }
 
   static constexpr Packing packing(const char* layout, const char* isa) {
@@ -280,7 +286,8 @@ struct TernaryKernel {
             .unpack_row = unpack_row_ternary<Layout>,
             .multiply = multiply,
             .layout = layout,
-            .pack_codes = pack_ternary<Layout>};
+            .pack_codes = pack_ternary<Layout>,
+            .applies_scale = true};
   }
 };
 

@@ -1,6 +1,6 @@
 #include "kernels/neon/primitives.h"
 // The primitives come first.
-#include "kernels/generic/attention.inl.h"
+#include "kernels/generic/two_pass_attention.inl.h"
 #include "kernels/tables.h"
 
 namespace pare::kernels::neon {

@@ -96,6 +96,12 @@ struct Neon {
     return vmulq_f32(vmulq_f32(v, vreinterpretq_f32_s32(first)), vreinterpretq_f32_s32(second));
   }
   static PARE_INLINE V scale_exponent(const V& v, const V& t) { return each<scale_exponent>(v, t); }
+  static PARE_INLINE uint32_t not_below(const V& a, const V& b) {
+    const uint32x4_t bit = {1, 2, 4, 8};
+    uint32_t below = 0;
+    for (int i = 0; i < 4; ++i) below |= vaddvq_u32(vandq_u32(vcltq_f32(a.part[i], b.part[i]), bit)) << 4 * i;
+    return ~below & 0xffffu;
+  }
   static PARE_INLINE float32x4_t fold_to4(const V& v) {
     return vaddq_f32(vaddq_f32(v.part[0], v.part[2]), vaddq_f32(v.part[1], v.part[3]));
   }
@@ -220,6 +226,64 @@ struct NeonInt8 : NeonCodes<Neon, true> {
         }
         if constexpr (kStep % kRoom == kRoom - 1 || kStep == kSteps - 1)
           part[i] = vpadalq_s16(part[i], vpaddq_s16(low[i], high[i]));
+      }
+    }
+  };
+};
+
+/// Lookups for 32 rows by tbl; see lut_matmul.inl.h.
+struct NeonLookup {
+  struct Rows {
+    int8x16_t part[2];
+  };
+  using Table = int8x16_t;
+  static constexpr int kGroups = 2;
+  template <class F>
+  static PARE_INLINE Rows map(F f) {
+    return {f(0), f(1)};
+  }
+  static PARE_INLINE Rows load(const std::byte* p) { return {table(p), table(p + 16)}; }
+  static PARE_INLINE void store(std::byte* p, const Rows& v) {
+    auto* to = reinterpret_cast<int8_t*>(p);
+    vst1q_s8(to, v.part[0]), vst1q_s8(to + 16, v.part[1]);
+  }
+  static PARE_INLINE Table table(const std::byte* p) { return vreinterpretq_s8_u8(Neon::bytes(p)); }
+  static PARE_INLINE Rows set1(int8_t x) { return {vdupq_n_s8(x), vdupq_n_s8(x)}; }
+  static PARE_INLINE Rows low(const Rows& v) {
+    return map([&](int i) { return vandq_s8(v.part[i], vdupq_n_s8(15)); });
+  }
+  static PARE_INLINE Rows high(const Rows& v) {
+    return map([&](int i) { return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(v.part[i]), 4)); });
+  }
+  static PARE_INLINE Rows find(Table t, const Rows& index) {
+    return map([&](int i) { return vqtbl1q_s8(t, vreinterpretq_u8_s8(index.part[i])); });
+  }
+  static PARE_INLINE Rows add(const Rows& a, const Rows& b) {
+    return map([&](int i) { return vaddq_s8(a.part[i], b.part[i]); });
+  }
+  static PARE_INLINE Rows twice(const Rows& v) { return add(v, v); }
+  static PARE_INLINE Rows add_signed(const Rows& sum, const Rows& v, const Rows& sign) {
+    // -1 or 1.
+    const auto one = [&](int i) { return vorrq_s8(vshrq_n_s8(sign.part[i], 7), vdupq_n_s8(1)); };
+    return map([&](int i) { return vmlaq_s8(sum.part[i], v.part[i], one(i)); });
+  }
+  struct Sums {
+    int16x8_t part[4];
+    PARE_INLINE void clear() { part[0] = part[1] = part[2] = part[3] = vdupq_n_s16(0); }
+    PARE_INLINE void add(const Rows& high, const Rows& low) {
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const int8x16_t h = high.part[i], l = low.part[i];
+        part[2 * i] = vaddw_s8(vmlal_s8(part[2 * i], vget_low_s8(h), vdup_n_s8(32)), vget_low_s8(l));
+        part[2 * i + 1] = vaddw_high_s8(vmlal_high_s8(part[2 * i + 1], h, vdupq_n_s8(32)), l);
+      }
+    }
+    PARE_INLINE void add_to(int32_t* totals) const {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        int32_t* to = totals + 8 * i;
+        vst1q_s32(to, vaddw_s16(vld1q_s32(to), vget_low_s16(part[i])));
+        vst1q_s32(to + 4, vaddw_high_s16(vld1q_s32(to + 4), part[i]));
       }
     }
   };

@@ -38,9 +38,10 @@ const KvRow kKvRows[] = {
 };
 
 const InputRow kInputRows[] = {
-    {kCpuNone, &kFloatInput},         {kCpuAvx512, &avx512::kInt8Block}, {kCpuAvx2, &avx2::kInt8Block},
-    {kCpuNone, &generic::kInt8Block}, {kCpuAvx512, &avx512::kInt8Row},   {kCpuAvx2, &avx2::kInt8Row},
-    {kCpuNone, &generic::kInt8Row},
+    {kCpuNone, &kFloatInput},           {kCpuAvx512, &avx512::kInt8Block}, {kCpuAvx2, &avx2::kInt8Block},
+    {kCpuNone, &generic::kInt8Block},   {kCpuAvx512, &avx512::kInt8Row},   {kCpuAvx2, &avx2::kInt8Row},
+    {kCpuNone, &generic::kInt8Row},     {kCpuNone, &generic::kInt8Pairs},  {kCpuAvx2, &avx2::kInt8Triples},
+    {kCpuNone, &generic::kInt8Triples},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {
@@ -50,6 +51,7 @@ const FloatLoopsRow kFloatLoopsRows[] = {
 };
 
 const Int8LoopsRow kInt8LoopsRows[] = {
+    {kCpuAvx512 | kCpuAmxInt8, &amx::kInt8Loops},
     {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kInt8Loops},
     {kCpuAvx512, &avx512::kInt8Loops},
     {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kInt8Loops},

@@ -9,7 +9,7 @@
 namespace pare {
 namespace {
 
-constexpr std::array<const Family*, 2> kFamilies{&kLlamaFamily, &kBitnetFamily};
+constexpr std::array<const Family*, 3> kFamilies{&kLlamaFamily, &kDiffLlamaFamily, &kBitnetFamily};
 
 /// What else stands for a family: architectures[0] whatever model_type says beside it, and general.architecture.
 struct OtherName {

@@ -49,6 +49,7 @@ std::string weight_name(const char* pattern, int layer);
 std::optional<WeightId> find_weight(const Family& family, std::string_view name, const char* WeightName::*column);
 
 extern const Family kLlamaFamily;
+extern const Family kDiffLlamaFamily;
 extern const Family kBitnetFamily;
 
 }  // namespace pare
