@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the hand-made part of fuzz/corpus/gguf, safetensors, config and blocks: well-formed ones, and one for each way to lie.
+"""Writes the hand-made part of fuzz/corpus/gguf, safetensors, config, blocks and bitnet: well-formed ones, and one for each way to lie.
 
     fuzz/make_corpus.py
 
@@ -97,6 +97,9 @@ def gguf_files():
     yield "tensor_product_overflows", gguf((), [tensor("t", [2**32, 2**32], 0, 0)], bytes(4))
     yield "tensor_bytes_overflow", gguf((), [tensor("t", [2**62], 0, 0)], bytes(4))
     yield "tensor_type_iq2_xxs", gguf((), [tensor("t", [256], 16, 0)], bytes(66))
+    yield "tensor_type_i2_s", gguf((), [tensor("t", [64, 2], 36, 0)], bytes(range(32)) + struct.pack("<f", 0.5) + bytes(28))
+    yield "tensor_type_i2_s_part_of_a_block", gguf((), [tensor("t", [63], 36, 0)], bytes(64))
+    yield "tensor_type_i2_s_cut", gguf((), [tensor("t", [64], 36, 0)], bytes(47))
     yield "tensor_type_unknown", gguf((), [tensor("t", [1], 4711, 0)], bytes(4))
     yield "tensor_row_no_whole_block", gguf((), [tensor("t", [33, 32], 8, 0)], bytes(1122))
     yield "tensor_offset_unaligned", gguf((), [tensor("t", [1], 0, 4)], bytes(8))
@@ -219,6 +222,14 @@ def config_files():
         "architecture_only": {"model_type": None, "architectures": ["LlamaForCausalLM"]},
     }.items():  # fmt: skip
         yield name, {**base, **changes}
+    bitnet = {**base, "model_type": "bitnet", "num_attention_heads": 2, "num_key_value_heads": 1}
+    for name, changes in {
+        "bitnet": {}, "bitnet_silu": {"hidden_act": "silu"}, "bitnet_gelu": {"hidden_act": "gelu"},
+        "bitnet_head": {"head_dim": 64}, "bitnet_theta": {"rope_parameters": {"rope_theta": 1000, "rope_type": "default"}},
+        "bitnet_dropped": {"drop_attn_list": [0], "drop_mlp_list": [0]},
+        "bitnet_1bitllm": {"model_type": "llama", "architectures": ["BitnetForCausalLM"], "weight_bits": 1},
+    }.items():  # fmt: skip
+        yield name, {**bitnet, **changes}
     differential = {**base, "model_type": "diffllama", "num_attention_heads": 4, "num_key_value_heads": 2}
     for name, changes in {
         "diffllama": {}, "differential_v1": {"differential_form": "v1", "rope_interleaved": True, "rms_norm_eps": 1e-5},
@@ -268,7 +279,56 @@ def config_files():
         "_init_large": [array(init, F32, [0.2, 1])], "_init_number": [key(init, F32, 0.2)], "_form": [key(form, STRING, "v3")],
     }.items():  # fmt: skip
         yield f"diffllama{case}.gguf", gguf(metadata + more)
+    for name in ("bitnet", "bitnet-b1.58", "bitnet-25"):
+        metadata = [
+            key("general.architecture", STRING, name), key(name + ".embedding_length", U32, 8), key(name + ".context_length", U32, 64),
+            key(name + ".block_count", U32, 2), key(name + ".attention.layer_norm_rms_epsilon", F32, 1e-5),
+            key(name + ".attention.head_count", U32, 2), key(name + ".feed_forward_length", U32, 8),
+            key(name + ".rope.scaling.type", STRING, "linear"), key(name + ".rope.scaling.factor", F32, 1.0),
+        ]  # fmt: skip
+        yield name + ".gguf", gguf(metadata)
+        yield name + "_act.gguf", gguf([*metadata, key(name + ".hidden_activation", STRING, "relu2")])
+        yield name + "_other_act.gguf", gguf([*metadata, key(name + ".hidden_activation", STRING, "gelu")])
     yield "unknown.gguf", gguf([key("general.architecture", STRING, "mamba")])
+
+
+def bitnet_files():
+    """A byte of kinds, one of rows - 1, one of columns / 32 - 1, a line of JSON, then a tensor's bytes."""
+    offline = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+    online, legacy = {**offline, "quantization_mode": "online"}, {"quant_method": "bitnet"}
+    scaled, floats, bfloats, foreign, two = 128, 2, 1, 3, 64
+    ones, half = struct.pack("<2f", 1, -1), struct.pack("<f", 0.5)
+    cases = {
+        "offline": (scaled, offline, half), "no_scale": (0, offline, half), "legacy": (scaled, legacy, struct.pack("<f", 4)),
+        "unpacked": (scaled | floats, offline, ones), "unpacked_half": (scaled | floats, offline, half),
+        "online": (floats, online, ones), "online_bfloats": (bfloats, online, bytes(range(1, 64))), "online_packed": (0, online, half),
+        "online_nan": (floats, online, struct.pack("<f", float("nan"))), "legacy_floats": (scaled | floats, legacy, ones),
+        "foreign": (scaled | foreign, offline, half), "two_scales": (scaled | two, offline, half), "zero": (scaled, offline, bytes(4)),
+        "code_3": (scaled, offline, struct.pack("<f", 3)), "empty": (scaled, offline, b""),
+        "listed": (scaled, {**offline, "modules_to_not_convert": ["lm_head"]}, half),
+        "left": (scaled, {**offline, "modules_to_not_convert": ["lm_head", "up_proj"]}, half),
+        "regex": (scaled, {**offline, "modules_to_not_convert": ["lm_.*"]}, half),
+        "head": (scaled, {**offline, "modules_to_not_convert": []}, half),
+        "list_of_numbers": (scaled, {**offline, "modules_to_not_convert": [1]}, half),
+        "no_list": (scaled, {**offline, "modules_to_not_convert": 1}, half),
+        "class": (scaled, {**offline, "linear_class": "linear"}, half), "mode": (scaled, {**offline, "quantization_mode": "x"}, half),
+        "norm": (scaled, {**offline, "use_rms_norm": True}, half), "method": (scaled, {"quant_method": "awq"}, half),
+        "not_an_object": (scaled, 1, half),
+    }  # fmt: skip
+    for name, (kinds, config, data) in cases.items():
+        line = json.dumps({"quantization_config": config}).encode()
+        yield name, bytes([kinds, 7, 7]) + line + b"\n" + data
+        if name == "offline":
+            yield "rows_of_96", bytes([kinds, 7, 2]) + line + b"\n" + data
+            yield "rows_of_64", bytes([kinds, 3, 1]) + line + b"\n" + data
+            yield "five_rows", bytes([kinds, 4, 7]) + line + b"\n" + data
+    own = {"architectures": ["BitnetForCausalLM"], "weight_bits": 1, "input_bits": 8}
+    for name, config in {"own_code": own, "own_bits": {**own, "weight_bits": 2}, "plain": {}}.items():
+        yield name, bytes([floats, 7, 7]) + json.dumps(config).encode() + b"\n" + ones
+    for columns in (1, 3, 7):
+        yield f"i2s_{columns}", bytes([32, 7, columns]) + half
+    yield "i2s_code_3", bytes([32, 7, 7]) + struct.pack("<f", 3)
+    yield "i2s_zero", bytes([32, 7, 7])
 
 
 def block_files():
@@ -292,10 +352,11 @@ def main():
     for name, content in config_files():
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
         (CORPUS / "config" / name).write_bytes(raw)
-    for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files()), ("blocks", block_files())):
+    for folder, files in (("gguf", gguf_files()), ("safetensors", safetensors_files()), ("blocks", block_files()),
+                          ("bitnet", bitnet_files())):
         (CORPUS / folder).mkdir(parents=True, exist_ok=True)
         for name, content in files:
-            suffix = "" if "." in name or folder == "blocks" else "." + folder
+            suffix = "" if "." in name or folder in ("blocks", "bitnet") else "." + folder
             (CORPUS / folder / (name + suffix)).write_bytes(content)
 
 

@@ -18,6 +18,8 @@ struct BitnetPacking {
   bool divides = false;  // values are w / weight_scale (BitLinear) rather than w * weight_scale (AutoBitLinear)
   std::optional<std::vector<std::string>> not_converted;  // modules left as they are; nothing = the output matrix only
 
+  /// AutoBitLinear multiplies biases by weight_scale, too, which no other packing does, and no model has.
+  bool scales_biases() const { return !master && !divides; }
   /// Whether the linear layer of this name ("model.layers.0.mlp.up_proj") is one of BitNet's.
   bool converts(std::string_view module) const;
 };

@@ -300,6 +300,12 @@ void add_folder_weights(Checkpoint& checkpoint, const Family& family, const Safe
       }));
       continue;
     }
+    constexpr std::string_view kBias = ".bias";
+    if (packing && packing->scales_biases() && tensor.name.ends_with(kBias) &&
+        packing->converts(std::string_view(tensor.name).substr(0, tensor.name.size() - kBias.size()))) {
+      fail("{}: tensor {}: offline autobitlinear multiplies biases by weight_scale, which is not supported",
+           checkpoint.path.string(), tensor.name);
+    }
     if (!tensor.foreign_type.empty()) {
       fail("{}: tensor {} has type {}, expected F32, F16 or BF16", checkpoint.path.string(), tensor.name,
            tensor.foreign_type);

@@ -379,6 +379,14 @@ namespace {
 /// The two tensors of a ternary weight.
 void add_packed(const Checkpoint& checkpoint, const WeightTensor& weight, const std::string& name, Meter& meter,
                 std::vector<SafetensorsTensorToWrite>& tensors) {
+  const LayerConfig& layer = checkpoint.config.layers[static_cast<size_t>(weight.id.layer)];
+  if ((layer.attention && layer.attention->qkv_bias) || (layer.attention && layer.attention->output_bias) ||
+      (layer.mlp && layer.mlp->bias)) {
+    fail(
+        "{}: {}: biases beside ternary weights, which transformers would multiply by their scales; write a .gguf file "
+        "instead",
+        checkpoint.path.string(), weight.id.to_string());
+  }
   const int64_t rows = weight.shape[0];
   if (rows % 4 != 0) {
     fail(

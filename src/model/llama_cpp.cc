@@ -41,13 +41,18 @@ void check_rope(const Checkpoint& checkpoint, const AttentionConfig& attention) 
   check(scaling.truncate, "truncate");
 }
 
-/// llama.cpp's "bitnet" has the embedding for its output matrix, no biases and no divisors of rope.
+/// llama.cpp's "bitnet" has the embedding for its output matrix, no biases and no divisors of rope. Its releases do not
+/// read hidden_activation there and take SiLU.
 void check_bitnet(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config;
   if (!config.tied_embedding) {
     refuse(checkpoint, "an output matrix of its own, where llama.cpp takes the embedding in this family");
   }
   for (const LayerConfig& layer : config.layers) {
+    if (layer.mlp && layer.mlp->activation == Activation::kReluSquared) {
+      refuse(checkpoint, "squared ReLU, for which llama.cpp takes SiLU in this family");
+    }
+    if (!layer.attention) continue;
     const AttentionConfig& attention = *layer.attention;
     if (attention.qkv_bias || attention.output_bias) {
       refuse(checkpoint, "biases, which llama.cpp does not add in this family");

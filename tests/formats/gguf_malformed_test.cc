@@ -33,6 +33,16 @@ GgufBytes one_tensor(const std::vector<uint64_t>& dims, uint32_t type, uint64_t 
 
 GgufBytes one_key(std::string_view name, uint32_t type) { return GgufBytes().header(0, 1).key(name, type); }
 
+TEST(GgufMalformed, I2s) {
+  const auto file = [](uint64_t columns, size_t bytes) {
+    return GgufBytes().header(1, 0).tensor("t", {columns}, kGgufI2s, 0).pad().data(bytes);
+  };
+  EXPECT_EQ(refusal(file(64, 48)), "");
+  EXPECT_THAT(refusal(file(64, 47)), HasSubstr("tensor 't' needs 48 bytes"));
+  EXPECT_THAT(refusal(file(96, 64)), HasSubstr("no multiple of I2_S's block of 64"));
+  EXPECT_THAT(refusal(file(uint64_t{1} << 62, 64)), HasSubstr("needs"));
+}
+
 TEST(GgufMalformed, Magic) {
   EXPECT_THAT(refusal(GgufBytes()), HasSubstr("not a GGUF file: expected it to start with \"GGUF\""));
   EXPECT_THAT(refusal(GgufBytes().raw("GGU")), HasSubstr("not a GGUF file"));

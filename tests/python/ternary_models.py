@@ -32,7 +32,7 @@ def is_linear(name):
     return name.endswith("_proj.weight")
 
 
-def make(folder, family="bitnet", packing="offline", seed=0, dtype=torch.float32, not_converted=None, **changes):
+def make(folder, family="bitnet", packing="offline", seed=0, dtype=torch.float32, not_converted=None, embedding=1.0, **changes):
     """A saved model; returns what transformers makes of it, in float32."""
     settings = {**SHAPE, **changes}
     settings["rope_parameters"] = {"rope_theta": settings.pop("rope_theta"), "rope_type": "default"}
@@ -40,6 +40,7 @@ def make(folder, family="bitnet", packing="offline", seed=0, dtype=torch.float32
     config = config_class(**settings, attn_implementation="eager")
     torch.manual_seed(seed)
     model = randomize(model_class(config).eval(), seed).to(dtype)
+    model.model.embed_tokens.weight.data *= embedding
     tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del tensors["lm_head.weight"]
