@@ -200,10 +200,11 @@ class Step:
         """Compiles. Where that fails, goes on without."""
         run, args = self.run, self.run.args
         momenta = [m.clone() for m in run.muon.momenta]
-        blank = torch.zeros(self.micro, args.context, dtype=torch.long, device=run.device)
+        # Strides as those of real batches, for which a compilation holds.
+        blank = torch.zeros(self.micro, args.context + 1, dtype=torch.long, device=run.device)
         for attempt in range(2):
             try:
-                self.forward_backward(blank, blank).item()
+                self.forward_backward(blank[:, :-1], blank[:, 1:]).item()
                 run.gradients.zero_()
                 run.muon.step(0.0)  # at a learning rate of 0 it changes nothing but the momenta
                 break
@@ -251,6 +252,9 @@ def train_stage(run: Run, step: Step, gpus: Gpus, sets: dict) -> bool:
         now = gpus.first(time.monotonic())
         run.seconds, run.stage_seconds, clock = run.seconds + now - clock, run.stage_seconds + now - clock, now
         last = progress() >= 1 or clock >= end
+        if gpus.rank == 0 and (last or now - saved > args.save_every):  # before scoring, lest that fail
+            run.save()
+            saved = time.monotonic()
         if run.step % 50 == 0 or last:
             loss = torch.stack(losses).mean()
             gpus.sum(loss)
@@ -261,14 +265,11 @@ def train_stage(run: Run, step: Step, gpus: Gpus, sets: dict) -> bool:
             }  # fmt: skip
             if gpus.rank == 0 and (run.step % args.eval_every == 0 or last):
                 with torch.compiler.set_stance("force_eager"):
-                    scores = evaluate(model, sets, min(64, step.micro), run.device)
+                    scores = evaluate(model, sets, 64, run.device)
                 point["heldout"] = {k: round(v, 4) for k, v in scores.items()}
             run.curve.append(point)
             if gpus.rank == 0:
                 print(json.dumps(point), flush=True)
-        if gpus.rank == 0 and (last or now - saved > args.save_every):
-            run.save()
-            saved = time.monotonic()
         clock = gpus.first(time.monotonic())  # scoring and saving do not count
     return later > 0 or run.stage_steps >= steps or run.stage_seconds >= minutes * 60
 
