@@ -28,7 +28,7 @@ class TrainingRows:
     The place reached is (round, row), so training can be resumed with no row seen twice.
     """
 
-    def __init__(self, folder: Path, mix: str, context: int, seed: int, device: str):
+    def __init__(self, folder: Path, mix: str, context: int, seed: int, device: str, place: tuple[int, int] = (0, 0)):
         with ThreadPoolExecutor() as pool:
             arrays = pool.map(lambda name: read_tokens(folder, name), SOURCES)
         self.documents = {}
@@ -38,7 +38,7 @@ class TrainingRows:
         self.shares = {name: getattr(source, mix) for name, source in SOURCES.items()}
         self.context, self.seed, self.device = context, seed, device
         self.pool = ThreadPoolExecutor(1)
-        self.seek(0, 0)
+        self.seek(*place)
 
     def seek(self, round_: int, row: int) -> None:
         self.round, self.row = round_, row

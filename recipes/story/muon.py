@@ -17,7 +17,7 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     return x
 
 
-def step_group(weights: Tensor, gradients: Tensor, momenta: Tensor, lr: Tensor, momentum: float, decay: float):
+def step_group(weights: Tensor, gradients: Tensor, momenta: Tensor, lr: Tensor, momentum: float, decay: Tensor):
     """Returns the new weights and momenta, all [n, rows, columns]."""
     momenta = torch.lerp(gradients, momenta, momentum)
     update = torch.lerp(gradients, momenta, momentum)  # Nesterov
@@ -29,22 +29,25 @@ def step_group(weights: Tensor, gradients: Tensor, momenta: Tensor, lr: Tensor, 
 
 
 class Muon:
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float, decay: float, compiled: bool):
+    decay = 0.0  # may change from step to step
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float, compiled: bool):
         groups: dict[tuple[int, int], list[nn.Parameter]] = {}
         for p in parameters:
             groups.setdefault(tuple(p.shape), []).append(p)
         self.groups = list(groups.values())
         self.momenta = [torch.stack([torch.zeros_like(p) for p in g]) for g in self.groups]
-        self.lr, self.momentum, self.decay = lr, momentum, decay
+        self.lr, self.momentum = lr, momentum
         self.update = torch.compile(step_group, dynamic=False) if compiled else step_group
 
     @torch.no_grad()
     def step(self, lr_factor: float) -> None:
-        lr = torch.full((), self.lr * lr_factor, device=self.momenta[0].device)
+        # As tensors: numbers that change would have the update compiled anew.
+        lr, decay = (torch.full((), x, device=self.momenta[0].device) for x in (self.lr * lr_factor, self.decay))
         for i, group in enumerate(self.groups):
             weights, gradients = torch.stack(list(group)), torch.stack([p.grad for p in group])
             weights, self.momenta[i] = self.update(
-                weights, gradients, self.momenta[i], lr, self.momentum, self.decay
+                weights, gradients, self.momenta[i], lr, self.momentum, decay
             )
             torch._foreach_copy_(group, list(weights.unbind()))
 
