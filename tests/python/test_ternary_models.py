@@ -1,9 +1,12 @@
 """BitNet models in every packing: what transformers computes, and the same codes and scales through every format."""
 
 import json
+import os
+import platform
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -13,7 +16,11 @@ import torch
 from llama_models import PARE, SHARED, TOOLS, difference, pare_logits, reference, tokens
 from safetensors.torch import load_file, save_file
 from ternary_models import PACKINGS, SHAPE, WIDE, as_1bitllm, edit, make, rewrite, ternary_tensors, to_i2s
+from transformers import BitNetConfig, BitNetForCausalLM
+from transformers.integrations.bitnet import replace_with_bitnet_linear
+from transformers.utils.quantization_config import BitNetQuantConfig
 
+STORY = Path(__file__).parents[2] / "models" / "story-ternary"
 STORIES = SHARED / "data/models/stories260K/stories260K.gguf"
 
 
@@ -444,3 +451,61 @@ def test_what_stock_llama_cpp_cannot_run(change, expected, tmp_path):
     pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
     keys = inspect(tmp_path / "m.gguf")["layers"][0]["mlp"]["activation"]
     assert keys == ("SiLU" if change else "squared ReLU")
+
+
+# The bundled model.
+
+
+def stored_model(folder):
+    """What transformers makes of an offline folder, in float32 (its own loader needs accelerate)."""
+    model = BitNetForCausalLM(BitNetConfig.from_pretrained(folder)).eval().float()
+    replace_with_bitnet_linear(model, ["lm_head"], BitNetQuantConfig(linear_class="autobitlinear"))
+    state = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    for name, (codes, _) in ternary_tensors(folder).items():
+        state[name] = torch.from_numpy(codes.astype(np.float32))
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    return model
+
+
+def mean_loss(logits, ids):
+    rows = stock_llama_cpp.log_softmax(logits[:-1])
+    return -float(rows[np.arange(len(ids) - 1), ids[1:]].mean())
+
+
+@pytest.mark.reference
+def test_story_ternary_in_transformers(tmp_path):
+    text = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a dog."
+    done = subprocess.run([PARE, "tokenize", STORY], input=text, capture_output=True, text=True, check=True)
+    ids = [int(token) for token in done.stdout.split()]
+    [ours], [theirs] = pare_logits(STORY, [ids], tmp_path), reference(stored_model(STORY), [ids])
+    assert np.mean(ours.argmax(-1) == theirs.argmax(-1)) >= 0.95
+    assert abs(mean_loss(ours, ids) - mean_loss(theirs, ids)) <= 2e-3
+    # Until an activation next to a half rounds differently, they are as near as floats are.
+    assert difference([ours[:1]], [theirs[:1]]) <= 1e-5
+
+
+def greedy(model, *arguments, **environment):
+    done = subprocess.run([PARE, "run", str(model), "--greedy", "-n", "200", "-p", "Once upon a time", "-q", *arguments],
+                          capture_output=True, text=True, timeout=300, check=True, env={**os.environ, **environment})
+    return done.stdout
+
+
+def test_story_ternary_greedy_text(tmp_path):
+    """The same 200 tokens from every packing, storage type, kernel, instruction set and number of threads."""
+    text = greedy(STORY)
+    assert len(text) > 400
+    pare("convert", STORY, "-o", tmp_path / "m.gguf", "-q")
+    assert (tmp_path / "m.gguf").stat().st_size <= 12_000_000
+    pare("convert", tmp_path / "m.gguf", "-o", tmp_path / "back", "-q")
+    for kind in ("tq1_0", "q2_0"):
+        pare("quantize", tmp_path / "m.gguf", "--weights", kind, "--embedding", "bf16", "-o", tmp_path / f"{kind}.gguf", "-q")
+    for name in ("m.gguf", "back", "tq1_0.gguf", "q2_0.gguf"):
+        assert greedy(tmp_path / name) == text, name
+    known = pare("run", STORY, "--kernel", "none", "-n", "1", code=1).stderr.rsplit(": ", 1)[1].split(", ")
+    assert len(known) >= 2
+    for kernel in known:
+        assert greedy(STORY, "--kernel", kernel.strip()) == text, kernel
+    for isa in ("generic", "avx2") if platform.machine() == "x86_64" else ("generic", "neon"):
+        assert greedy(STORY, PARE_ISA=isa) == text, isa
+    assert greedy(STORY, "--threads", "1") == greedy(STORY, "--threads", "2") == text
