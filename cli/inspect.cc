@@ -85,9 +85,7 @@ const char* name_of(TokenizerKind kind) {
   return "unknown";
 }
 
-const char* name_of(Activation activation) {
-  return activation == Activation::kReluSquared ? "squared ReLU" : "SiLU";
-}
+const char* name_of(Activation activation) { return activation == Activation::kReluSquared ? "squared ReLU" : "SiLU"; }
 
 /// What linear layers do to their inputs, as the end of a line.
 const char* describe(const LinearConfig& linear) {

@@ -1,7 +1,8 @@
 // Any text as a config.json, or any bytes after "GGUF" as a file whose metadata describe a model: refused with one
 // line, or a configuration that comes back the same from a config.json of our own, and from GGUF if that can say it.
 // covers: src/model/families/llama.cc src/model/families/llama_keys.cc src/model/families/diffllama.cc
-// covers: src/model/families/bitnet.cc src/model/families/config_reader.cc src/model/families/family.cc src/model/config.cc
+// covers: src/model/families/bitnet.cc src/model/families/config_reader.cc src/model/families/family.cc
+// covers: src/model/config.cc
 #include <cstdint>
 #include <cstdlib>
 

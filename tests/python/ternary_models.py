@@ -59,7 +59,8 @@ def make(folder, family="bitnet", packing="offline", seed=0, dtype=torch.float32
     for name, tensor in model.state_dict().items():
         assert not tensor.is_meta, name
     folder.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     model.config.save_pretrained(folder)
     edit(folder, architectures=[model_class.__name__], quantization_config=quantization)
     return model

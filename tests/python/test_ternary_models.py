@@ -219,7 +219,8 @@ def test_ternary_types(family, tmp_path):
     _, file = make_gguf(tmp_path, family=family, seed=6, **WIDE)
     logits = pare_logits(file, short_sequences(), tmp_path)
     for kind in ("tq1_0", "tq2_0", "q2_0"):
-        pare("quantize", file, "--weights", kind, "--embedding", "f32", "--output-matrix", "f32", "-o", tmp_path / f"{kind}.gguf", "-q")
+        others = ("--embedding", "f32", "--output-matrix", "f32")
+        pare("quantize", file, "--weights", kind, *others, "-o", tmp_path / f"{kind}.gguf", "-q")
         file = tmp_path / f"{kind}.gguf"
         types = {tensor["type"] for tensor in inspect(file)["tensors"] if tensor["kind"] == "ffn_up"}
         assert types == {kind}
@@ -502,10 +503,10 @@ def test_story_ternary_greedy_text(tmp_path):
         pare("quantize", tmp_path / "m.gguf", "--weights", kind, "--embedding", "bf16", "-o", tmp_path / f"{kind}.gguf", "-q")
     for name in ("m.gguf", "back", "tq1_0.gguf", "q2_0.gguf"):
         assert greedy(tmp_path / name) == text, name
-    known = pare("run", STORY, "--kernel", "none", "-n", "1", code=1).stderr.rsplit(": ", 1)[1].split(", ")
+    known = pare("run", STORY, "--kernel", "none", "-n", "1", code=1).stderr.strip().rsplit(": ", 1)[1].split(", ")
     assert len(known) >= 2
     for kernel in known:
-        assert greedy(STORY, "--kernel", kernel.strip()) == text, kernel
+        assert greedy(STORY, "--kernel", kernel) == text, kernel
     for isa in ("generic", "avx2") if platform.machine() == "x86_64" else ("generic", "neon"):
         assert greedy(STORY, PARE_ISA=isa) == text, isa
     assert greedy(STORY, "--threads", "1") == greedy(STORY, "--threads", "2") == text
