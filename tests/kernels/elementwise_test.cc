@@ -132,8 +132,12 @@ TEST(Elementwise, ReluSquaredMultiply) {
       expect_same(apart, expected, describe(path));
     }
     for (size_t i = 0; i < gate.size(); ++i) {
-      if (gate[i] < 0) EXPECT_EQ(expected[i], 0);
-      if (std::isnan(gate[i])) EXPECT_TRUE(std::isnan(expected[i]));
+      if (gate[i] < 0) {
+        EXPECT_EQ(expected[i], 0);
+      }
+      if (std::isnan(gate[i])) {
+        EXPECT_TRUE(std::isnan(expected[i]));
+      }
     }
   }
 }
