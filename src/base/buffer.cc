@@ -15,4 +15,21 @@ void* allocate_aligned(size_t bytes) {
   return memory;
 }
 
+std::shared_ptr<std::byte> SlabAllocator::take(size_t bytes) {
+  constexpr size_t kSlab = size_t{32} << 20, kLine = 64;
+  const auto allocate = [](size_t size) {
+    return std::shared_ptr<std::byte>(static_cast<std::byte*>(allocate_aligned(size)), std::free);
+  };
+  if (bytes > kSlab / 2) return allocate(bytes);
+  const size_t rounded = (bytes + kLine - 1) / kLine * kLine;
+  if (used_ + rounded > size_) {
+    slab_ = allocate(kSlab);
+    used_ = 0;
+    size_ = kSlab;
+  }
+  std::byte* const part = slab_.get() + used_;
+  used_ += rounded;
+  return {slab_, part};
+}
+
 }  // namespace pare

@@ -34,6 +34,19 @@ class Buffer {
   size_t count_ = 0;
 };
 
+/// Memory for many things of middling size that live about as long, such as the weights of a model: parts of slabs, so
+/// that all of it lies in huge pages, which separate pieces of less than a few megabytes would not. A slab is freed
+/// with the last of its parts. For one thread at a time.
+class SlabAllocator {
+ public:
+  /// Uninitialised memory aligned to 64 bytes. Throws std::bad_alloc.
+  std::shared_ptr<std::byte> take(size_t bytes);
+
+ private:
+  std::shared_ptr<std::byte> slab_;
+  size_t used_ = 0, size_ = 0;
+};
+
 /// 64-byte aligned memory (2 MiB aligned with a huge-page hint from 4 MiB on). Throws std::bad_alloc.
 void* allocate_aligned(size_t bytes);
 

@@ -24,6 +24,9 @@ constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} <
 constexpr int kPasses = 5;
 // What the passes may take of a kernel so slow that nothing depends on more of them.
 constexpr double kEnoughSeconds = 0.5;
+constexpr double kClearly = 1.03;
+// Rows of matrices that share a prepared row of activations, about: its preparation counts, too.
+constexpr int64_t kRowsAnInput = 4096;
 constexpr size_t kMaxCacheBytes = size_t{1} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -91,7 +94,17 @@ void KernelChoice::expect(int64_t weights) {
 
 const kernels::Packing& KernelChoice::ternary(int64_t rows, int64_t columns) {
   if (candidates_.size() == 1 || rows == 0 || columns == 0) return *candidates_.front();
-  return *times(columns).front().packing;
+  // In the order of the tables: a later one must be clearly faster, or noise would choose.
+  const auto all = times(columns);
+  const kernels::Packing* best = nullptr;
+  double rate = 0;
+  for (const auto* packing : candidates_) {
+    const auto found = std::find_if(all.begin(), all.end(), [&](const auto& time) { return time.packing == packing; });
+    if (found == all.end() || found->weights_per_second <= rate * kClearly) continue;
+    best = packing;
+    rate = found->weights_per_second;
+  }
+  return *best;
 }
 
 std::string KernelChoice::key(int64_t columns) const {
@@ -139,6 +152,7 @@ double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
   const double start = now();
   for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
     const double begin = now();
+    for (int64_t row = 0; row < rows; row += kRowsAnInput) format.prepare(values.data(), columns, input.data());
     pool_.parallel_for(periods, std::max<int64_t>(1, periods / (pool_.size() * 16)),
                        [&](int64_t first, int64_t last, int) {
                          packing.multiply({.weights = weights.data(),

@@ -76,9 +76,9 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
     fail("tensor {}: its scale is {}, expected a positive number", tensor.name, weight->scale);
   }
   weight->packing = &choice_.ternary(weight->rows, weight->columns);
-  weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
-  weight->data = weight->packed.data();
-  pack_ternary(pool_, *weight->packing, tensor, view, block_scale, weight->packed.data());
+  weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
+  weight->data = weight->packed.get();
+  pack_ternary(pool_, *weight->packing, tensor, view, block_scale, weight->packed.get());
   if (made.empty()) MappedFile::drop_pages(view.bytes);
   return weight;
 }
@@ -103,9 +103,9 @@ std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tens
     weight->data = view.bytes.data();
     if (weight->made.empty()) weight->owner = tensor.owner;
   } else {
-    weight->packed = Buffer<std::byte>(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
-    pack_all(pool_, *weight->packing, view, weight->packed.data());
-    weight->data = weight->packed.data();
+    weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
+    pack_all(pool_, *weight->packing, view, weight->packed.get());
+    weight->data = weight->packed.get();
     if (weight->made.empty()) {
       MappedFile::drop_pages(view.bytes);
     } else {
@@ -137,8 +137,8 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   weight->rows = rows;
   weight->columns = columns;
   const int64_t total = weight->bytes();
-  weight->packed = Buffer<std::byte>(static_cast<size_t>(total + kernels::kPackedSlack));
-  weight->data = weight->packed.data();
+  weight->packed = slabs_.take(static_cast<size_t>(total + kernels::kPackedSlack));
+  weight->data = weight->packed.get();
   // A period of rows that is a multiple of every row group, encoded once and repeated.
   const int64_t period = 16 * weight->packing->row_group;
   std::vector<float> values(static_cast<size_t>(period * columns));
@@ -161,7 +161,7 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   const auto part = static_cast<int64_t>(packed.size());
   pool_.parallel_for((total + part - 1) / part, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(weight->packed.data() + i * part, packed.data(),
+      std::memcpy(weight->packed.get() + i * part, packed.data(),
                   static_cast<size_t>(std::min(part, total - i * part)));
     }
   });

@@ -19,7 +19,7 @@ struct PackedWeight {
   int64_t rows = 0, columns = 0;
   float scale = 1;  // values are those of the packing times this
   const std::byte* data = nullptr;
-  Buffer<std::byte> packed;           // what data points to, if it was packed
+  std::shared_ptr<std::byte> packed;  // what data points to, if it was packed
   std::vector<std::byte> made;        // what data points to, if it was made and is used in place
   std::shared_ptr<const void> owner;  // keeps a mapping that data points into
 
@@ -54,6 +54,7 @@ class WeightStore {
 
   ThreadPool& pool_;
   KernelChoice choice_;
+  SlabAllocator slabs_;
   std::map<std::string, std::weak_ptr<const PackedWeight>> known_;
 };
 

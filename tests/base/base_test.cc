@@ -3,10 +3,12 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <numeric>
 #include <vector>
 
+#include "base/buffer.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -166,6 +168,27 @@ TEST(Random, IsUniformAndNormal) {
   }
   EXPECT_NEAR(sum / 1e5, 0, 0.02);
   EXPECT_NEAR(squares / 1e5, 1, 0.03);
+}
+
+TEST(SlabAllocator, PartsAreAlignedApartAndOutliveIt) {
+  std::vector<std::shared_ptr<std::byte>> parts;
+  const std::vector<size_t> sizes{1, 64, 65, 1 << 20, 12345, size_t{20} << 20, size_t{15} << 20, size_t{15} << 20,
+                                  0, 7};
+  {
+    SlabAllocator slabs;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      parts.push_back(slabs.take(sizes[i]));
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(parts.back().get()) % 64, 0u);
+      std::memset(parts.back().get(), static_cast<int>(i + 1), sizes[i]);
+    }
+  }
+  parts[0].reset();  // others of its slab stay
+  for (size_t i = 1; i < sizes.size(); ++i)
+    for (size_t at : {size_t{0}, sizes[i] / 2, sizes[i] - 1}) {
+      if (sizes[i] > 0) {
+        EXPECT_EQ(parts[i].get()[at], static_cast<std::byte>(i + 1)) << i << " " << at;
+      }
+    }
 }
 
 }  // namespace
