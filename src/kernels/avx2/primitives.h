@@ -20,7 +20,7 @@ struct Avx2 {
 
   // 16 registers: 12 accumulators leave room for two vectors of weights and one of activations.
   static constexpr int kTileRows = 2, kTileInputs = 3;
-  static constexpr int kBlockGroups = 1, kBlockInputs = 4;
+  static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 4;
   static constexpr int kAttendVectors = 6, kAttendQueries = 6;
   static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;
   static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 1024, kBlockPanelInputRows = 96;
@@ -165,7 +165,7 @@ struct Avx2Codes {
 struct Avx2Int8 : Avx2Codes<true> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryInputs = 4;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 4;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {

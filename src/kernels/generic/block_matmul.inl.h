@@ -220,10 +220,9 @@ struct BlockKernel {
     }
   };
 
-  /// G groups of 16 weight rows x C activation rows, `blocks` blocks of them. `next`, if given, is what is read after
-  /// this tile and those before it: it is asked for in order while this one is computed.
+  /// G groups of 16 weight rows x C activation rows, `blocks` blocks of them.
   template <int G, int C, class Units>
-  static void tile(Units units, const std::byte* next, const std::byte* input, int64_t input_stride, int64_t blocks,
+  static void tile(Units units, const TileAhead<G>& ahead, const std::byte* input, int64_t input_stride, int64_t blocks,
                    const Sums& sums) {
     V total[G][C];
     sums.load(total);
@@ -234,12 +233,8 @@ struct BlockKernel {
         const auto activations = [&](int c) __attribute__((always_inline))->const Int8Block& {
           return *reinterpret_cast<const Int8Block*>(x + c * input_stride);
         };
-        if (next) {
-          constexpr int kBytes = G * kLayout.bytes() / kChunks;
-#pragma GCC unroll 20
-          for (int i = 0; i < kBytes; i += 64)
-            __builtin_prefetch(next + (b * kChunks + chunk) * kBytes + i, 0, kSecondLevel);
-        }
+        constexpr int kBytes = kLayout.bytes() / kChunks;
+        ahead.template ask<kBytes>((b * kChunks + chunk) * kBytes);
         unrolled<kChunkUnits>([&](auto part) __attribute__((always_inline)) {
           unit<decltype(part)::value>(units, chunk, activations, total);
         });
@@ -250,12 +245,12 @@ struct BlockKernel {
 
   /// tile for a number of activation rows from 1 to C.
   template <int G, int C, class Units>
-  static PARE_INLINE void tile_of(int count, const Units& units, const std::byte* next, const std::byte* input,
+  static PARE_INLINE void tile_of(int count, const Units& units, const TileAhead<G>& ahead, const std::byte* input,
                                   int64_t input_stride, int64_t blocks, const Sums& sums) {
     if constexpr (C > 1) {
-      if (count < C) return tile_of<G, C - 1>(count, units, next, input, input_stride, blocks, sums);
+      if (count < C) return tile_of<G, C - 1>(count, units, ahead, input, input_stride, blocks, sums);
     }
-    tile<G, C>(units, next, input, input_stride, blocks, sums);
+    tile<G, C>(units, ahead, input, input_stride, blocks, sums);
   }
 
   /// Of the rows [row, row_end): 16, or what is left in the last of G groups.
@@ -264,31 +259,24 @@ struct BlockKernel {
     return static_cast<int>(last < kInterleavedRows ? last : kInterleavedRows);
   }
 
-  template <int G>
-  static void multiply_groups(const MultiplyArgs& a, int64_t row, int64_t ahead, const Stream& stream) {
-    constexpr int kInputs = P::kBlockInputs;
+  /// Tiles of G groups from `row` on, for at most C activation rows each; returns the first row that is left.
+  template <int G, int C>
+  static int64_t packed_tiles(const MultiplyArgs& a, int64_t row) {
     const int64_t blocks = a.columns / kForm.columns, group_bytes = blocks * kLayout.bytes();
-    const std::byte* weights = a.weights + row / kInterleavedRows * group_bytes;
-    const Packed<G> units{weights, group_bytes, nullptr, {}, {}};
-    for (int64_t i = 0; i < a.input_rows; i += kInputs) {
-      const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
-      const std::byte* next = i == 0 ? stream.at(weights + ahead * group_bytes) : nullptr;
-      tile_of<G, kInputs>(count, units, next, a.input + i * a.input_stride, a.input_stride, blocks,
-                          {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), true});
-    }
+    return for_tiles<G, C>(
+        a, row, kInterleavedRows, group_bytes, [&](int64_t at, int64_t i, int count, const TileAhead<G>& ahead) {
+          const Packed<G> units{a.weights + at / kInterleavedRows * group_bytes, group_bytes, nullptr, {}, {}};
+          tile_of<G, C>(count, units, ahead, a.input + i * a.input_stride, a.input_stride, blocks,
+                        {a.output + i * a.output_stride + at, a.output_stride, lanes_of(a.row_end - at, G), true});
+        });
   }
-
   /// Few activation rows: weights are unpacked for each tile of them, as they come from memory.
   static void multiply_packed(const MultiplyArgs& a) {
-    constexpr int kGroups = P::kBlockGroups;
-    const int64_t group_bytes = a.columns / kForm.columns * kLayout.bytes();
-    const int64_t ahead = tiles_ahead(kGroups * group_bytes) * kGroups;  // groups
+    // A single activation row leaves registers for more groups.
     int64_t row = a.row_begin;
-    const int64_t groups = (a.row_end - row + kInterleavedRows - 1) / kInterleavedRows;
-    const Stream stream(a.weights + row / kInterleavedRows * group_bytes, groups * group_bytes, a.then, a.expected);
-    for (; row + (kGroups - 1) * kInterleavedRows < a.row_end; row += kGroups * kInterleavedRows)
-      multiply_groups<kGroups>(a, row, ahead, stream);
-    for (; row < a.row_end; row += kInterleavedRows) multiply_groups<1>(a, row, ahead, stream);
+    row = a.input_rows == 1 ? packed_tiles<P::kBlockRowGroups, 1>(a, row)
+                            : packed_tiles<P::kBlockGroups, P::kBlockInputs>(a, row);
+    packed_tiles<1, P::kBlockInputs>(a, row);
   }
 
   /// A part of the product whose activations stay in the second-level cache.
@@ -308,7 +296,7 @@ struct BlockKernel {
       const int64_t i = part.input + part.inputs * t / tiles;
       const auto count = static_cast<int>(part.input + part.inputs * (t + 1) / tiles - i);
       tile_of<G, kInputs>(
-          count, Panel<G>{panel, panel_bytes, nullptr}, nullptr, x + i * a.input_stride, a.input_stride, part.blocks,
+          count, Panel<G>{panel, panel_bytes, nullptr}, {}, x + i * a.input_stride, a.input_stride, part.blocks,
           {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), part.block == 0});
     }
   }

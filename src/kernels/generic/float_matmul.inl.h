@@ -39,7 +39,7 @@ template <class P, class W>
 struct RowsInPlace {
   const std::byte* base;
   int64_t stride;  // bytes
-  PARE_INLINE void ahead(int64_t, int) const {}
+  PARE_INLINE void ahead(int64_t) const {}
   PARE_INLINE typename P::V at(int r, int64_t step) const {
     return W::template load<P>(base + r * stride + step * 16 * W::kBytes);
   }
@@ -51,19 +51,14 @@ struct RowsInPlace {
   }
 };
 
-/// Weight rows that come from memory. Several are read at once, each too short for the hardware to foresee: what a
-/// later tile reads is asked for while this one is computed, in the order in which that one will want it. A tile that
-/// is long waits in the second-level cache, since it would drive others out of the first.
-template <class P, class W, bool kLong>
+/// Weight rows that come from memory.
+template <class P, class W, int R>
 struct RowsFromMemory : RowsInPlace<P, W> {
-  const std::byte* next;
-  PARE_INLINE void ahead(int64_t step, int rows) const {
-    // A cache line holds several steps of a row; each of them asks for the lines of its part of the rows.
+  TileAhead<R> later;
+  PARE_INLINE void ahead(int64_t step) const {
+    // A cache line holds several steps.
     constexpr int kSteps = 64 / (16 * W::kBytes);
-    const int some = rows > kSteps ? rows / kSteps : 1;
-    const std::byte* from = next + step % kSteps * some * this->stride + step / kSteps * 64;
-#pragma GCC unroll 8
-    for (int i = 0; i < some; ++i) __builtin_prefetch(from + i * this->stride, 0, kLong ? kSecondLevel : kFirstLevel);
+    if (step % kSteps == 0) later.template ask<64>(step * 16 * W::kBytes);
   }
 };
 
@@ -71,7 +66,7 @@ struct RowsFromMemory : RowsInPlace<P, W> {
 template <class P, int R>
 struct RowsInPanel {
   const float* base;
-  PARE_INLINE void ahead(int64_t, int) const {}
+  PARE_INLINE void ahead(int64_t) const {}
   PARE_INLINE typename P::V at(int r, int64_t step) const { return P::load(base + (step * R + r) * 16); }
   PARE_INLINE typename P::V tail(int r, int64_t step, int) const { return at(r, step); }
 };
@@ -83,7 +78,7 @@ PARE_INLINE void accumulate_tile(const Rows& rows, const float* x, int64_t x_str
   using V = typename P::V;
   const int64_t steps = columns / 16;
   for (int64_t step = 0; step < steps; ++step) {
-    rows.ahead(step, R);
+    rows.ahead(step);
     V w[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) w[r] = rows.at(r, step);
@@ -147,27 +142,19 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
 
 /// Tiles of R weight rows from `row` on, straight from their place, for few activation rows: weights are read (and
 /// converted) once per tile of at most C activation rows; the second and later tiles find them in the cache.
-template <class P, class W, int R, int C, bool kLong>
+template <class P, class W, int R, int C>
 int64_t multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
-  const int64_t ahead = tiles_ahead(R * stride) * R;
-  if (row + R > a.row_end) return row;
-  const Stream stream(a.weights + row * stride, (a.row_end - row) * stride, a.then, a.expected);
-  for (; row + R <= a.row_end; row += R) {
-    const std::byte* weights = a.weights + row * stride;
-    const RowsInPlace<P, W> rows{weights, stride};
-    const RowsFromMemory<P, W, kLong> first_time{rows, stream.at(weights + ahead * stride)};
-    for (int64_t i = 0; i < a.input_rows; i += C) {
-      const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
-      const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
-      float* output = a.output + i * a.output_stride + row;
-      if (i == 0)
-        whole_tile_of<P, R, C>(count, first_time, x, a.input_stride / 4, a.columns, output, a.output_stride);
-      else
-        whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
-    }
-  }
-  return row;
+  return for_tiles<R, C>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const TileAhead<R>& ahead) {
+    const RowsInPlace<P, W> rows{a.weights + at * stride, stride};
+    const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
+    float* output = a.output + i * a.output_stride + at;
+    if (i == 0)
+      whole_tile_of<P, R, C>(count, RowsFromMemory<P, W, R>{rows, ahead}, x, a.input_stride / 4, a.columns, output,
+                             a.output_stride);
+    else
+      whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
+  });
 }
 
 /// Weight rows in place, stored as RowsInPanel on the way: the first tile of activations makes the panel of the others,
@@ -176,7 +163,7 @@ template <class P, class W, int R>
 struct RowsToPanel {
   RowsInPlace<P, W> rows;
   float* panel;
-  PARE_INLINE void ahead(int64_t, int) const {}
+  PARE_INLINE void ahead(int64_t) const {}
   PARE_INLINE typename P::V keep(int r, int64_t step, typename P::V v) const {
     P::store(panel + (step * R + r) * 16, v);
     return v;
@@ -273,11 +260,8 @@ void multiply_float(const MultiplyArgs& a) {
     row += (a.row_end - row) / R * R;
     multiply_panels<P, W>(a, row);
   }
-  if (R * a.columns * W::kBytes < kBytesAhead)
-    row = multiply_rows_in_place<P, W, R, C, false>(a, row);
-  else
-    row = multiply_rows_in_place<P, W, R, C, true>(a, row);
-  multiply_rows_in_place<P, W, 1, C, true>(a, row);
+  row = multiply_rows_in_place<P, W, R, C>(a, row);
+  multiply_rows_in_place<P, W, 1, C>(a, row);
 }
 
 /// A packing of each float type.

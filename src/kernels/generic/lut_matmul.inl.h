@@ -80,9 +80,9 @@ struct LutKernel {
     return lut_strips<Layout>(a.columns) * kLutStripBytes<Layout>;
   }
 
-  /// G groups from `row` on times activation row i. `next`, if given, is what is read after these.
+  /// G groups from `row` on times activation row i.
   template <int G>
-  static void tile(const MultiplyArgs& a, int64_t row, int64_t i, const std::byte* next) {
+  static void tile(const MultiplyArgs& a, int64_t row, int64_t i, const TileAhead<G>& ahead) {
     const int64_t strips = lut_strips<Layout>(a.columns), between = stride(a);
     const std::byte* weights = a.weights + row / kLookupRows * between;
     const std::byte* tables = a.input + i * a.input_stride + input_row_bytes_int8_row(a.columns);
@@ -93,11 +93,7 @@ struct LutKernel {
       for (int g = 0; g < G; ++g) sum[g].clear();
       const int64_t end = first + kRoom < strips ? first + kRoom : strips;
       for (int64_t strip = first; strip < end; ++strip) {
-        if (next) {
-          constexpr int kBytes = G * kLutStripBytes<Layout>;
-#pragma GCC unroll 16
-          for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(next + strip * kBytes + b, 0, kSecondLevel);
-        }
+        ahead.template ask<kLutStripBytes<Layout>>(strip * kLutStripBytes<Layout>);
         const std::byte* at = weights + strip * kLutStripBytes<Layout>;
         add_unit<L, Layout, 0, G>(at, between, tables + strip * kStripTables, sum);
         add_unit<L, Layout, 1, G>(at, between, tables + strip * kStripTables, sum);
@@ -114,21 +110,12 @@ struct LutKernel {
     }
   }
 
-  static void multiply_lookups(const MultiplyArgs& a) {
-    const int64_t between = stride(a), groups = (a.row_end - a.row_begin + kLookupRows - 1) / kLookupRows;
-    const std::byte* weights = a.weights + a.row_begin / kLookupRows * between;
-    const int64_t ahead = tiles_ahead(kGroups * between) * kGroups;
-    const Stream stream(weights, groups * between, a.then, a.expected);
-    for (int64_t g = 0; g < groups;) {
-      const bool whole = g + kGroups <= groups;
-      for (int64_t i = 0; i < a.input_rows; ++i) {
-        const std::byte* next = i == 0 ? stream.at(weights + (g + ahead) * between) : nullptr;
-        const int64_t row = a.row_begin + g * kLookupRows;
-        whole ? tile<kGroups>(a, row, i, next) : tile<1>(a, row, i, next);
-      }
-      g += whole ? kGroups : 1;
-    }
+  template <int G>
+  static int64_t tiles(const MultiplyArgs& a, int64_t row) {
+    return for_tiles<G, 1>(a, row, kLookupRows, stride(a),
+                           [&](int64_t at, int64_t i, int, const TileAhead<G>& ahead) { tile<G>(a, at, i, ahead); });
   }
+  static void multiply_lookups(const MultiplyArgs& a) { tiles<1>(a, tiles<kGroups>(a, a.row_begin)); }
 
   /// Codes w + 1 of one unit of a strip, [kUnitLookups * kColumns][32].
   template <int kUnit>

@@ -2,8 +2,11 @@
 #include <cstddef>
 #include <cstdint>
 
-// Weights pass through once a token, faster than hardware foresees where short rows end: what a product reads is asked
-// for this many bytes before, about what memory delivers to one core in the time that an answer takes.
+#include "kernels/matmul.h"
+
+// Weights pass through once a token, faster than hardware foresees where short rows end. A tile reads several streams
+// of them side by side, and each is asked for a little before: together about what memory delivers to one core in the
+// time that an answer takes, into the first-level cache.
 
 namespace pare::kernels {
 namespace {
@@ -11,32 +14,49 @@ namespace {
 constexpr int64_t kBytesAhead = 8192;
 constexpr int kFirstLevel = 3, kSecondLevel = 2;  // of the cache, as __builtin_prefetch numbers them
 
-/// Asks for the beginning of a stream of so many bytes, all at once.
-__attribute__((always_inline)) inline void read_ahead(const std::byte* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes && i < kBytesAhead; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
-}
+/// What a tile of kStreams streams asks for while it is computed.
+template <int kStreams>
+struct TileAhead {
+  static constexpr int64_t kDistance = kBytesAhead / kStreams;
+  const std::byte* own;   // null: nothing is asked for
+  const std::byte* next;  // the streams that are read after these, equally far apart
+  int64_t between;        // bytes from one stream to the next
+  int64_t length;         // bytes of one
 
-/// A stream of weights and what is read after it: kBytesAhead are asked for at any time.
-class Stream {
- public:
-  /// `expected`: its beginning was asked for already, as what comes `then`.
-  __attribute__((always_inline)) Stream(const std::byte* from, int64_t bytes, const std::byte* then, bool expected)
-      : end_(from + bytes), then_(then ? then : from) {
-    if (!expected) read_ahead(from, bytes);
-    if (then && bytes < kBytesAhead) read_ahead(then, kBytesAhead - bytes);
+  /// While kBytes at `at` of each stream are read.
+  template <int kBytes>
+  PARE_INLINE void ask(int64_t at) const {
+    if (!own) return;
+    const int64_t later = at + kDistance;
+    const std::byte* from = later < length ? own + later : next + (later - length);
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 20
+      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(from + s * between + i);
   }
-  /// Where what lies at `at`, possibly past the end, is to be read.
-  __attribute__((always_inline)) const std::byte* at(const std::byte* at) const {
-    return at < end_ ? at : then_ + (at - end_);
+  /// The beginning, of which nobody asked before.
+  PARE_INLINE void begin() const {
+    for (int64_t i = 0; i < kDistance && i < length; i += 64)
+      for (int s = 0; s < kStreams; ++s) __builtin_prefetch(own + s * between + i);
   }
-
- private:
-  const std::byte *end_, *then_;
 };
 
-/// How many tiles make kBytesAhead.
-__attribute__((always_inline)) inline int64_t tiles_ahead(int64_t tile_bytes) {
-  return tile_bytes > 0 ? (kBytesAhead + tile_bytes - 1) / tile_bytes : 1;
+/// Tiles of G streams (each `rows` weight rows in `between` bytes, the last perhaps of fewer rows) from `row` on, while
+/// there are as many: tile(row, first activation row, their number, ahead) for at most C activation rows at a time, of
+/// which the first reads weights from memory. Returns the first row that is left.
+template <int G, int C, class Tile>
+PARE_INLINE int64_t for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, int64_t between, Tile tile) {
+  for (; row + (G - 1) * rows < a.row_end; row += G * rows) {
+    const std::byte* own = a.weights + row / rows * between;
+    const bool last = row + G * rows >= a.row_end;
+    const TileAhead<G> ahead{own, !last ? own + G * between : a.then ? a.then : own, between, between};
+    if (row == a.row_begin && !a.expected) ahead.begin();
+    for (int64_t i = 0; i < a.input_rows; i += C) {
+      const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
+      tile(row, i, count, i == 0 ? ahead : TileAhead<G>{});
+    }
+  }
+  return row;
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ struct Scalar {
   // Tiles: weight rows and activation rows of float products, 16-row groups and activation rows of block products,
   // vectors held by attention.
   static constexpr int kTileRows = 2, kTileInputs = 2;
-  static constexpr int kBlockGroups = 1, kBlockInputs = 2;
+  static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 2;
   static constexpr int kAttendVectors = 4, kAttendQueries = 2;
   /// Activation rows from which converting weights to float32 panels pays, and the panels' size: rows and columns of
   /// weights, rows of activations.
@@ -163,7 +163,7 @@ struct ScalarInt8 {
   static constexpr bool kSigned = true;
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryInputs = 2;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 2;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 192;
   template <class F>
   static PARE_INLINE Bytes map(F f) {

@@ -56,19 +56,14 @@ struct Codes<E, TernaryBytes> {
 template <class E, class Layout>
 using TernarySum = typename E::template Sum<false, 2, Layout::kVectorSteps * Layout::kStripVectors>;
 
-/// Adds to sum[g][c] the products of `strips` strips of G groups, `stride` bytes apart, with C rows of codes. `next`,
-/// if given, is what is read after these: it is asked for in order.
+/// Adds to sum[g][c] the products of `strips` strips of G groups, `stride` bytes apart, with C rows of codes.
 template <class E, class Layout, int G, int C>
-PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const std::byte* next, const int8_t* input,
+PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const TileAhead<G>& ahead, const int8_t* input,
                             int64_t input_stride, int64_t strips, TernarySum<E, Layout> (&sum)[G][C]) {
   using Step = Codes<E, Layout>;
   constexpr int kSteps = Layout::kVectorSteps;
   for (int64_t strip = 0; strip < strips; ++strip) {
-    if (next) {
-      constexpr int kBytes = G * static_cast<int>(strip_bytes<Layout>());
-#pragma GCC unroll 16
-      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(next + strip * kBytes + i, 0, kSecondLevel);
-    }
+    ahead.template ask<static_cast<int>(strip_bytes<Layout>())>(strip * strip_bytes<Layout>());
     unrolled<Layout::kStripVectors>([&](auto vector) __attribute__((always_inline)) {
       constexpr int kVector = decltype(vector)::value;
       typename Step::Vector v[G];
@@ -110,7 +105,7 @@ struct RegisterTiles {
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) sum[g][c].restore(sums + c * sums_stride + g * kInterleavedRows);
-    add_strips<E, TernaryBytes, G, C>(panel, stride, nullptr, input, input_stride, strips, sum);
+    add_strips<E, TernaryBytes, G, C>(panel, stride, {}, input, input_stride, strips, sum);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
@@ -172,14 +167,14 @@ struct TernaryKernel {
   }
 
   template <int G, int C>
-  static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const std::byte* next) {
+  static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const TileAhead<G>& ahead) {
     const int64_t strips = strips_of<Layout>(a.columns), stride = strips * strip_bytes<Layout>();
     Sum sum[G][C];
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) sum[g][c].template begin<0>(header(a, i + c).minus_sum);
-    add_strips<E, Layout, G, C>(a.weights + row / kInterleavedRows * stride, stride, next, codes(a, i), a.input_stride,
+    add_strips<E, Layout, G, C>(a.weights + row / kInterleavedRows * stride, stride, ahead, codes(a, i), a.input_stride,
                                 strips, sum);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
@@ -188,32 +183,27 @@ struct TernaryKernel {
   }
   template <int G, int C>
   static PARE_INLINE void packed_tile_of(int count, const MultiplyArgs& a, int64_t row, int64_t i,
-                                         const std::byte* next) {
+                                         const TileAhead<G>& ahead) {
     if constexpr (C > 1) {
-      if (count < C) return packed_tile_of<G, C - 1>(count, a, row, i, next);
+      if (count < C) return packed_tile_of<G, C - 1>(count, a, row, i, ahead);
     }
-    packed_tile<G, C>(a, row, i, next);
+    packed_tile<G, C>(a, row, i, ahead);
   }
 
-  static void multiply_packed(const MultiplyArgs& a) {
+  /// Tiles of G groups from `row` on, for at most C activation rows each; returns the first row that is left.
+  template <int G, int C>
+  static int64_t packed_tiles(const MultiplyArgs& a, int64_t row) {
     const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
-    const int64_t groups = (a.row_end - a.row_begin + kInterleavedRows - 1) / kInterleavedRows;
-    const std::byte* weights = a.weights + a.row_begin / kInterleavedRows * stride;
-    const int64_t ahead = tiles_ahead(kGroups * stride) * kGroups;
-    const Stream stream(weights, groups * stride, a.then, a.expected);
-    for (int64_t g = 0; g < groups;) {
-      const bool whole = g + kGroups <= groups;
-      for (int64_t i = 0; i < a.input_rows; i += kInputs) {
-        const auto count = static_cast<int>(a.input_rows - i < kInputs ? a.input_rows - i : kInputs);
-        const std::byte* next = i == 0 ? stream.at(weights + (g + ahead) * stride) : nullptr;
-        const int64_t row = a.row_begin + g * kInterleavedRows;
-        if (whole)
-          packed_tile_of<kGroups, kInputs>(count, a, row, i, next);
-        else
-          packed_tile_of<1, kInputs>(count, a, row, i, next);
-      }
-      g += whole ? kGroups : 1;
-    }
+    return for_tiles<G, C>(a, row, kInterleavedRows, stride,
+                           [&](int64_t at, int64_t i, int count, const TileAhead<G>& ahead) {
+                             packed_tile_of<G, C>(count, a, at, i, ahead);
+                           });
+  }
+  static void multiply_packed(const MultiplyArgs& a) {
+    // A single activation row leaves registers for more groups.
+    int64_t row = a.row_begin;
+    row = a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a, row) : packed_tiles<kGroups, kInputs>(a, row);
+    packed_tiles<1, kInputs>(a, row);
   }
 
   /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.

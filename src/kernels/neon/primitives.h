@@ -20,7 +20,7 @@ struct Neon {
 
   // 32 registers: 16 accumulators leave room for two vectors of weights and one of activations.
   static constexpr int kTileRows = 2, kTileInputs = 2;
-  static constexpr int kBlockGroups = 1, kBlockInputs = 2;
+  static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 2;
   static constexpr int kAttendVectors = 5, kAttendQueries = 5;
   static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 512, kPanelInputRows = 96;
   static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 1024, kBlockPanelInputRows = 96;
@@ -204,7 +204,7 @@ struct NeonSums {
 struct NeonInt8 : NeonCodes<Neon, true> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryInputs = 2;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 2;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
