@@ -107,21 +107,29 @@ RopeScaling scaling_from_json(const ConfigReader& config, int64_t context) {
                                    static_cast<double>(std::max<int64_t>(scaling.original_context, 1)));
   // transformers scales dynamic rope from the configured context, whatever the original one was.
   if (scaling.kind == RopeScalingKind::kDynamic) scaling.original_context = context;
-  scaling.low_frequency_factor = config.find_number("low_freq_factor").value_or(1);
-  scaling.high_frequency_factor = config.find_number("high_freq_factor").value_or(4);
   scaling.attention_factor = config.find_number("attention_factor");
-  // Zero means "the default" there, too.
-  const auto or_default = [&](const char* key, double value) {
-    const double given = config.find_number(key).value_or(0);
-    return given != 0 ? given : value;
-  };
-  scaling.beta_fast = or_default("beta_fast", 32);
-  scaling.beta_slow = or_default("beta_slow", 1);
-  scaling.mscale = config.find_number("mscale");
-  scaling.mscale_all_dim = config.find_number("mscale_all_dim");
-  scaling.truncate = config.find_bool("truncate").value_or(true);
-  scaling.short_factor = config.find_numbers("short_factor").value_or(std::vector<double>{});
-  scaling.long_factor = config.find_numbers("long_factor").value_or(std::vector<double>{});
+  // A key of another kind of scaling says nothing.
+  if (scaling.kind == RopeScalingKind::kLinear) scaling.original_context = context;
+  if (scaling.kind == RopeScalingKind::kLlama3) {
+    scaling.low_frequency_factor = config.find_number("low_freq_factor").value_or(1);
+    scaling.high_frequency_factor = config.find_number("high_freq_factor").value_or(4);
+  }
+  if (scaling.kind == RopeScalingKind::kYarn) {
+    // Zero means "the default" there, too.
+    const auto or_default = [&](const char* key, double value) {
+      const double given = config.find_number(key).value_or(0);
+      return given != 0 ? given : value;
+    };
+    scaling.beta_fast = or_default("beta_fast", 32);
+    scaling.beta_slow = or_default("beta_slow", 1);
+    scaling.mscale = config.find_number("mscale");
+    scaling.mscale_all_dim = config.find_number("mscale_all_dim");
+    scaling.truncate = config.find_bool("truncate").value_or(true);
+  }
+  if (scaling.kind == RopeScalingKind::kLongRope) {
+    scaling.short_factor = config.find_numbers("short_factor").value_or(std::vector<double>{});
+    scaling.long_factor = config.find_numbers("long_factor").value_or(std::vector<double>{});
+  }
   return scaling;
 }
 
