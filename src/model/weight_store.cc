@@ -12,6 +12,9 @@
 namespace pare {
 namespace {
 
+// Random matrices repeat so many groups of rows, or fewer of long rows: making a model of 10^11 weights must not take
+// longer than writing them.
+constexpr int64_t kRandomGroups = 16, kRandomValues = int64_t{1} << 20;
 constexpr int64_t kPackBytes = 1 << 18;  // of source a task: enough to amortise its start
 
 void pack_all(ThreadPool& pool, const kernels::Packing& packing, const TensorView& from, std::byte* to) {
@@ -47,6 +50,25 @@ void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const Weigh
       packing.pack_codes(codes.data(), columns, begin, end, to);
     }
   });
+}
+
+/// Packed rows, a multiple of the packing's row group: normal values, or ternary codes if it packs those.
+std::vector<std::byte> random_rows(const kernels::Packing& packing, DType type, int64_t rows, int64_t columns,
+                                   double deviation, Random& source) {
+  std::vector<std::byte> packed(static_cast<size_t>(packing.packed_bytes(rows, columns)));
+  if (packing.pack_codes) {
+    std::vector<uint8_t> codes(static_cast<size_t>(rows * columns));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(source.below(3));
+    packing.pack_codes(codes.data(), columns, 0, rows, packed.data());
+    return packed;
+  }
+  std::vector<float> values(static_cast<size_t>(rows * columns));
+  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
+  std::vector<std::byte> encoded(static_cast<size_t>(info(type).bytes(rows * columns)));
+  info(type).encode(values.data(), encoded.data(), rows * columns);
+  if (packing.in_place) return encoded;
+  packing.pack({type, Shape{rows, columns}, encoded}, 0, rows, packed.data());
+  return packed;
 }
 
 }  // namespace
@@ -139,25 +161,12 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   const int64_t total = weight->bytes();
   weight->packed = slabs_.take(static_cast<size_t>(total + kernels::kPackedSlack));
   weight->data = weight->packed.get();
-  // A period of rows that is a multiple of every row group, encoded once and repeated.
-  const int64_t period = 16 * weight->packing->row_group;
-  std::vector<float> values(static_cast<size_t>(period * columns));
+  const int64_t group = weight->packing->row_group;
+  const int64_t period = group * std::clamp<int64_t>(kRandomValues / (group * columns), 1, kRandomGroups);
   Random source(seed);
   const double deviation = 1 / std::sqrt(static_cast<double>(columns));
-  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
-  std::vector<std::byte> encoded(static_cast<size_t>(dtype.bytes(period * columns)));
-  dtype.encode(values.data(), encoded.data(), period * columns);
-  std::vector<std::byte> packed(static_cast<size_t>(weight->packing->packed_bytes(period, columns)));
-  if (weight->packing->in_place) {
-    packed = encoded;
-  } else if (weight->packing->pack_codes) {
-    std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(source.below(3));
-    weight->packing->pack_codes(codes.data(), columns, 0, period, packed.data());
-    weight->scale = static_cast<float>(deviation);
-  } else {
-    weight->packing->pack({type, Shape{period, columns}, encoded}, 0, period, packed.data());
-  }
+  const std::vector<std::byte> packed = random_rows(*weight->packing, type, period, columns, deviation, source);
+  if (weight->packing->pack_codes) weight->scale = static_cast<float>(deviation);
   const auto part = static_cast<int64_t>(packed.size());
   pool_.parallel_for((total + part - 1) / part, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
