@@ -3,34 +3,15 @@
 #include <cmath>
 
 #include "base/cpu.h"
-#include "commands.h"
-#include "evaluate/speed.h"
+#include "base/statistics.h"
+#include "bench.h"
 #include "format.h"
+#include "kernels/ternary.h"
+#include "model/ternary.h"
 #include "shapes.h"
 
 namespace pare::cli {
 namespace {
-
-struct BenchOptions {
-  std::filesystem::path model;
-  std::string shape;
-  std::optional<DType> weights, head;
-  bool ternary = false;       // --weights ternary
-  bool differential = false;  // --attention differential
-  std::vector<int> threads;
-  SpeedOptions speed;
-};
-
-/// What is measured: a checkpoint, or random weights of a shape.
-struct Subject {
-  std::string name;
-  std::optional<Checkpoint> checkpoint;
-  ModelConfig config;
-  DType type = DType::kQ8_0;  // of random matrices
-  DType head = DType::kQ8_0;  // of the random embedding and output matrix
-  std::string types;          // for people
-  int64_t parameters = 0, bytes = 0;
-};
 
 std::string type_names(const Checkpoint& checkpoint) {
   std::vector<std::pair<int64_t, std::string>> bytes;
@@ -46,43 +27,24 @@ std::string type_names(const Checkpoint& checkpoint) {
   return out;
 }
 
-Subject from_shape(const BenchOptions& options) {
-  Subject subject;
-  const auto config = find_shape(options.shape);
-  if (!config) throw UsageError(fmt::format("unknown shape '{}'; known are {}", options.shape, shape_names()));
-  subject.name = options.shape;
-  subject.config = *config;
-  subject.type = options.ternary ? DType::kTQ2_0 : options.weights.value_or(DType::kQ8_0);
-  subject.types = fmt::format("{}, random weights", options.ternary ? "ternary" : info(subject.type).name);
-  if (options.ternary) {
-    for (LayerConfig& layer : subject.config.layers) {
-      layer.attention->linear.activations = layer.mlp->linear.activations = ActivationQuantization::kInt8Row;
-    }
-  }
-  if (options.differential) {
-    for (size_t i = 0; i < subject.config.layers.size(); ++i) {
-      AttentionConfig& attention = *subject.config.layers[i].attention;
-      attention.kind = AttentionKind::kDifferential;
-      attention.differential.lambda_init = default_lambda_init(static_cast<int>(i));
-    }
-    subject.name += ", differential attention";
-    check_config(subject.config, "--attention differential");
-  }
-  const DType head = options.head.value_or(options.ternary ? DType::kQ6_K : subject.type);
-  if (head != subject.type) subject.types = fmt::format("{} and {} head", subject.types, info(head).name);
+/// Whether the matrices of a shape run in ternary kernels.
+bool runs_as_ternary(const Subject& subject) {
+  return kernels::is_ternary(subject.type) && quantizes_activations(subject.config);
+}
+
+/// Bytes of a shape's weights; ternary ones in a layout, or as stored if null.
+int64_t random_bytes(const Subject& subject, const kernels::Packing* layout) {
+  int64_t bytes = 0;
   for (const WeightId id : expected_weights(subject.config)) {
-    const int64_t count = expected_shape(subject.config, id)->count();
-    subject.parameters += count;
-    const DTypeInfo& stored = info(!info(id.kind).matrix ? DType::kF32 : id.layer < 0 ? head : subject.type);
-    subject.bytes += static_cast<int64_t>(static_cast<double>(count) * stored.bits_per_value() / 8);
+    const Shape shape = expected_shape(subject.config, id).value();
+    if (layout && info(id.kind).matrix && id.layer >= 0) {
+      bytes += layout->packed_bytes(shape.rows(), shape.columns());
+      continue;
+    }
+    const DType type = !info(id.kind).matrix ? DType::kF32 : id.layer < 0 ? subject.head : subject.type;
+    bytes += static_cast<int64_t>(static_cast<double>(shape.count()) * info(type).bits_per_value() / 8);
   }
-  subject.head = head;
-  const int64_t available = available_memory();
-  if (available > 0 && subject.bytes > available) {
-    fail("{} in {} takes {}, but only {} of memory are available", options.shape, info(subject.type).name,
-         human_bytes(subject.bytes), human_bytes(available));
-  }
-  return subject;
+  return bytes;
 }
 
 Subject from_file(const BenchOptions& options, Common& common) {
@@ -97,6 +59,7 @@ Subject from_file(const BenchOptions& options, Common& common) {
     for (const auto& note : notes) common.remark("note: " + note);
   }
   subject.name = subject.checkpoint->name;
+  subject.kernel = common.kernel;
   subject.config = subject.checkpoint->config;
   subject.types = type_names(*subject.checkpoint);
   subject.parameters = subject.checkpoint->parameters();
@@ -155,6 +118,61 @@ void print_table(const std::vector<SpeedReport>& reports, Common& common) {
   common.print("\n{}", table.render(style));
 }
 
+}  // namespace
+
+Subject subject_of_shape(const BenchOptions& options, Common& common) {
+  Subject subject;
+  const auto config = find_shape(options.shape);
+  if (!config) throw UsageError(fmt::format("unknown shape '{}'; known are {}", options.shape, shape_names()));
+  subject.name = options.shape;
+  subject.config = *config;
+  subject.kernel = common.kernel;
+  subject.type = options.ternary ? DType::kTQ2_0 : options.weights.value_or(DType::kQ8_0);
+  subject.types = fmt::format("{}, random weights", options.ternary ? "ternary" : info(subject.type).name);
+  if (options.ternary) set_activations(subject.config, ActivationQuantization::kInt8Row);
+  if (options.differential) {
+    for (size_t i = 0; i < subject.config.layers.size(); ++i) {
+      AttentionConfig& attention = *subject.config.layers[i].attention;
+      attention.kind = AttentionKind::kDifferential;
+      attention.differential.lambda_init = default_lambda_init(static_cast<int>(i));
+    }
+    subject.name += ", differential attention";
+    check_config(subject.config, "--attention differential");
+  }
+  subject.head = options.head.value_or(options.ternary ? DType::kQ6_K : subject.type);
+  if (subject.head != subject.type) {
+    subject.types = fmt::format("{} and {} head", subject.types, info(subject.head).name);
+  }
+  for (const WeightId id : expected_weights(subject.config)) {
+    subject.parameters += expected_shape(subject.config, id)->count();
+  }
+  subject.bytes = random_bytes(subject, nullptr);
+  return subject;
+}
+
+std::optional<std::string> fit_into_memory(Subject& subject, const SpeedOptions& speed) {
+  const int64_t available = available_memory();
+  if (available <= 0) return std::nullopt;
+  const int64_t beside = speed_memory(subject.config, subject.bytes, speed);
+  std::vector<const kernels::Packing*> layouts = {nullptr};
+  if (runs_as_ternary(subject)) {
+    layouts = kernels::ternary_packings(cpu_features());
+    std::erase_if(layouts, [&](const auto* p) { return !subject.kernel.empty() && subject.kernel != p->layout; });
+    if (layouts.empty()) return std::nullopt;  // loading tells which there are
+  }
+  const auto bytes = [&](const kernels::Packing* layout) { return random_bytes(subject, layout); };
+  std::sort(layouts.begin(), layouts.end(), [&](const auto* a, const auto* b) { return bytes(a) < bytes(b); });
+  subject.bytes = bytes(layouts.front());
+  if (subject.bytes + beside > available) {
+    return fmt::format("{} in {} takes {} to measure, but only {} of memory are available", subject.name,
+                       runs_as_ternary(subject) ? "ternary" : info(subject.type).name,
+                       human_bytes(subject.bytes + beside), human_bytes(available));
+  }
+  // The choice by speed is free only where it may fall on any.
+  if (layouts.front() && bytes(layouts.back()) + beside > available) subject.kernel = layouts.front()->layout;
+  return std::nullopt;
+}
+
 Json to_json(const SpeedReport& report) {
   Json results = Json::array();
   for (const auto& result : report.results) {
@@ -162,6 +180,7 @@ Json to_json(const SpeedReport& report) {
                        {"tokens", result.tokens},
                        {"tokens_per_second", result.speed.median()},
                        {"samples", result.speed.samples},
+                       {"joules_per_token", result.joules.empty() ? Json() : Json(median(result.joules))},
                        {"weight_bytes_per_token", result.weight_bytes},
                        {"kv_bytes_per_token", result.kv_bytes},
                        {"float_multiply_adds_per_token", result.float_multiply_adds},
@@ -184,19 +203,24 @@ Json to_json(const SpeedReport& report) {
           {"results", std::move(results)}};
 }
 
-SpeedReport measure(const Subject& subject, int threads, const BenchOptions& options, Common& common) {
+SpeedReport measure(const Subject& subject, int threads, const BenchOptions& options, Progress& progress,
+                    Common& common) {
   ThreadPool pool(threads);
   LoadOptions load;
-  load.progress = &common.stoppable_progress();
-  load.kernel = common.kernel;
-  const auto model = subject.checkpoint
-                         ? Model::load(*subject.checkpoint, pool, load)
-                         : Model::random(subject.config, subject.type, pool, 1, {subject.head, common.kernel});
+  load.progress = &progress;
+  load.kernel = subject.kernel;
+  const auto model = subject.checkpoint ? Model::load(*subject.checkpoint, pool, load)
+                                        : Model::random(subject.config, subject.type, pool, 1,
+                                                        {subject.head, subject.kernel, &progress});
   model->set_attention_threshold(common.attention_threshold);
-  return measure_speed(*model, options.speed, common.progress(), common.cancel(), peak_memory);
+  return measure_speed(*model, options.speed, progress, common.cancel(), peak_memory);
 }
 
+namespace {
+
 void bench(BenchOptions& options, Common& common) {
+  if (!options.paper.empty()) return bench_paper(options, common);
+  if (!options.shapes.empty()) throw UsageError("--shapes is for --paper; --shape takes one");
   if (options.model.empty() == options.shape.empty()) {
     throw UsageError("give either a MODEL or --shape NAME (see pare bench --help)");
   }
@@ -210,9 +234,14 @@ void bench(BenchOptions& options, Common& common) {
     throw UsageError("--skip-rate seeks a threshold; give it or --attention-threshold");
   }
   if (options.threads.empty()) options.threads = {common.thread_count()};
-  const Subject subject = options.shape.empty() ? from_file(options, common) : from_shape(options);
+  Subject subject = options.shape.empty() ? from_file(options, common) : subject_of_shape(options, common);
+  if (!subject.checkpoint) {
+    if (const auto why = fit_into_memory(subject, options.speed)) fail("{}", *why);
+  }
   std::vector<SpeedReport> reports;
-  for (const int threads : options.threads) reports.push_back(measure(subject, threads, options, common));
+  for (const int threads : options.threads) {
+    reports.push_back(measure(subject, threads, options, common.stoppable_progress(), common));
+  }
   const bool invalid = std::any_of(reports.begin(), reports.end(), [](const auto& r) { return r.invalid(); });
   // Later thread counts keep the ceilings' memory of earlier ones in the peak.
   const int64_t peak = reports.front().peak_before_ceilings;
@@ -254,7 +283,8 @@ void add_bench_command(CLI::App& app, Common& common) {
       app, common, "bench",
       "Measure speed beside the ceilings of the machine: tokens a second, bytes and multiply-adds",
       {"pare bench model.gguf", "pare bench model.gguf --threads-list 1,2,4 --prompt 512 --gen 128",
-       "pare bench --shape llama-3.2-1b --weights q8_0", "pare bench model.gguf --weights q4_0 --context 4096 --json"});
+       "pare bench --shape llama-3.2-1b --weights q8_0", "pare bench model.gguf --weights q4_0 --context 4096 --json",
+       "pare bench --paper bitnet --shapes 125M,3.8B,7B --threads-list 1,4"});
   command->add_option("MODEL", options->model, "A .gguf file or a Hugging Face folder");
   add_i2s_option(command, common);
   command
@@ -274,6 +304,15 @@ void add_bench_command(CLI::App& app, Common& common) {
                    "With --shape: the type of the embedding and output matrices (default: as the others, q6_k with "
                    "ternary)");
   add_kernel_option(command, common);
+  command
+      ->add_option("--paper", options->paper,
+                   "Measure a paper's whole table: bitnet is that of bitnet.cpp (arXiv 2410.16144), random weights in "
+                   "F16 and ternary")
+      ->type_name("NAME")
+      ->check(CLI::IsMember(paper_names()));
+  command->add_option("--shapes", options->shapes, "With --paper: only these of its sizes (125M,7B)")
+      ->type_name("NAME,NAME,...")
+      ->delimiter(',');
   command
       ->add_option_function<std::string>(
           "--attention", [options](const std::string& name) { options->differential = name == "differential"; },
@@ -310,7 +349,15 @@ void add_bench_command(CLI::App& app, Common& common) {
       ->delimiter(',')
       ->check(CLI::Range(1, 1024));
   add_kv_option(command, speed.kv);
-  on_run(command, [options, &common] { bench(*options, common); });
+  on_run(command, [options, &common, command] {
+    if (!options->paper.empty()) {
+      // The largest shapes take a second a token.
+      if (command->count("--prompt") == 0) options->speed.prompts = {128};
+      if (command->count("--gen") == 0) options->speed.generated = 32;
+      if (command->count("--runs") == 0) options->speed.runs = 3;
+    }
+    bench(*options, common);
+  });
 }
 
 }  // namespace pare::cli

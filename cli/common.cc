@@ -40,6 +40,24 @@ int64_t proc_bytes(const char* file, std::string_view name) {
   return 0;
 }
 
+/// What the cgroup of this process may still take: memory it holds for files counts as free, since it gives that up
+/// when it needs to. Nothing where there is no limit.
+std::optional<int64_t> cgroup_memory_left() {
+  const auto number = [](const char* file) {
+    int64_t value = -1;
+    std::ifstream(file) >> value;  // "max" leaves -1
+    return value;
+  };
+  const int64_t most = number("/sys/fs/cgroup/memory.max"), used = number("/sys/fs/cgroup/memory.current");
+  if (most < 0 || used < 0) return std::nullopt;
+  int64_t files = 0;
+  std::ifstream statistics("/sys/fs/cgroup/memory.stat");
+  for (auto [name, value] = std::pair<std::string, int64_t>(); statistics >> name >> value;) {
+    if (name == "inactive_file" || name == "active_file") files += value;
+  }
+  return std::max<int64_t>(0, most - used + files);
+}
+
 /// Throws what a failed write to standard output means.
 [[noreturn]] void output_failed(int why) {
   if (why == EPIPE) throw OutputClosed();
@@ -259,7 +277,10 @@ std::string read_stdin(Common& common, size_t max_bytes) {
 
 int64_t peak_memory() { return proc_bytes("/proc/self/status", "VmHWM:"); }
 
-int64_t available_memory() { return proc_bytes("/proc/meminfo", "MemAvailable:"); }
+int64_t available_memory() {
+  const int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:");
+  return std::min(available, cgroup_memory_left().value_or(available));
+}
 
 void handle_signals() {
   // One chance to stop cleanly: the handler is gone after the first signal. Without SA_RESTART a blocked read returns.

@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "format.h"
+#include "inspect_kernels.h"
 #include "model/ternary.h"
 
 namespace pare::cli {
@@ -13,7 +14,7 @@ namespace {
 
 struct InspectOptions {
   std::filesystem::path model;
-  bool tensors = false, metadata = false;
+  bool tensors = false, metadata = false, kernels = false;
 };
 
 /// Weights of one kind that look alike, in whichever layers.
@@ -345,7 +346,9 @@ Json to_json(const Checkpoint& checkpoint) {
 void inspect(const InspectOptions& options, Common& common) {
   const Checkpoint checkpoint = open_checkpoint(options.model, common.open);
   if (common.json) {
-    common.print_json(to_json(checkpoint));
+    Json json = to_json(checkpoint);
+    if (options.kernels) json["kernels"] = kernels_json(checkpoint, common);
+    common.print_json(json);
     return;
   }
   print_summary(checkpoint, common);
@@ -355,19 +358,24 @@ void inspect(const InspectOptions& options, Common& common) {
   } else {
     print_groups(checkpoint, common);
   }
+  if (options.kernels) print_kernels(checkpoint, common);
 }
 
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Common& common) {
   auto options = std::make_shared<InspectOptions>();
-  auto* command =
-      add_command(app, common, "inspect", "Show what is in a model: configuration, tensors, types, sizes, plan",
-                  {"pare inspect model.gguf", "pare inspect ~/models/SmolLM2-360M --tensors",
-                   "pare inspect model.gguf --json | jq .bits_per_weight"});
+  auto* command = add_command(
+      app, common, "inspect", "Show what is in a model: configuration, tensors, types, sizes, plan",
+      {"pare inspect model.gguf", "pare inspect ~/models/SmolLM2-360M --tensors",
+       "pare inspect model.gguf --kernels --threads 4", "pare inspect model.gguf --json | jq .bits_per_weight"});
   add_model_argument(command, options->model, common);
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--metadata", options->metadata, "List the metadata of the file (GGUF keys or config.json)");
+  command->add_flag("--kernels", options->kernels,
+                    "Show which kernels run its matrices on this machine, how fast ternary ones are, and which others "
+                    "there are");
+  add_kernel_option(command, common);
   on_run(command, [options, &common] { inspect(*options, common); });
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/statistics.h"
+#include "evaluate/energy.h"
 #include "kernels/ceilings.h"
 
 namespace pare {
@@ -48,6 +49,16 @@ double attention_multiply_adds(const ModelConfig& config, double at, double skip
   return sum;
 }
 
+int64_t longest_prompt(const SpeedOptions& options) {
+  int64_t most = 0;
+  for (const int64_t prompt : options.prompts) most = std::max(most, prompt);
+  return most;
+}
+
+int64_t needed_context(const SpeedOptions& options) {
+  return std::max(options.context + options.generated, longest_prompt(options));
+}
+
 class Bench {
  public:
   Bench(Model& model, const SpeedOptions& options, Progress& progress, const CancelFlag* cancel)
@@ -62,12 +73,6 @@ class Bench {
   SpeedReport run(int64_t (*peak_memory)());
 
  private:
-  static int64_t needed_context(const SpeedOptions& options) {
-    int64_t most = options.context + options.generated;
-    for (const int64_t prompt : options.prompts) most = std::max(most, prompt);
-    return most;
-  }
-
   /// Random keys and values for the decoding sequence: what is read takes as long whatever it says, and running a long
   /// prompt would take minutes.
   void fill_context() {
@@ -131,8 +136,12 @@ class Bench {
     return all.seen > 0 ? 1 - static_cast<double>(all.read) / static_cast<double>(all.seen) : 0;
   }
 
-  /// Tokens a second of one prefill or decode.
-  double timed(const SpeedResult& what) {
+  struct Timed {
+    double tokens_per_second;
+    std::optional<double> joules_per_token;
+  };
+  /// One prefill or decode.
+  Timed timed(const SpeedResult& what) {
     if (what.decode) {
       cache_.truncate(kDecodeSequence, options_.context);
       fill_context();
@@ -141,9 +150,13 @@ class Bench {
     } else {
       cache_.clear(kPromptSequence);
     }
+    const auto joules = energy_.joules();
     const double begin = now();
     what.decode ? decode(what.tokens) : prefill(what.tokens);
-    return static_cast<double>(what.tokens) / (now() - begin);
+    const double seconds = now() - begin;
+    const auto used = energy_.joules();
+    const auto tokens = static_cast<double>(what.tokens);
+    return {tokens / seconds, joules && used ? std::optional((*used - *joules) / tokens) : std::nullopt};
   }
 
   void sample_ceilings(kernels::ReadCeiling& memory) {
@@ -165,6 +178,7 @@ class Bench {
   KvCache cache_;
   std::vector<float> logits_;
   SpeedSamples fma_, int8_;
+  EnergyMeter energy_;
   double skipped_ = 0;  // share of values that decoding leaves out
 };
 
@@ -252,7 +266,9 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   progress_.update(++done);
   for (int run = 0; run < options_.runs; ++run) {
     for (auto& result : report.results) {
-      result.speed.samples.push_back(timed(result));
+      const Timed sample = timed(result);
+      result.speed.samples.push_back(sample.tokens_per_second);
+      if (sample.joules_per_token) result.joules.push_back(*sample.joules_per_token);
       progress_.update(++done);
     }
     sample_ceilings(memory);
@@ -276,6 +292,24 @@ double SpeedResult::ratio() const { return speed.median() * std::max(memory_seco
 
 bool SpeedReport::invalid() const {
   return std::any_of(results.begin(), results.end(), [](const SpeedResult& r) { return r.ratio() > 1; });
+}
+
+int64_t speed_memory(const ModelConfig& config, int64_t weight_bytes, const SpeedOptions& options) {
+  const double bytes_a_value = info(options.kv).bits_per_value() / 8;
+  double kv = 0, widest = static_cast<double>(config.vocabulary);
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.attention) kv += 2.0 * layer.attention->kv_heads * layer.attention->head_dim * bytes_a_value;
+    // The stream and what is made of it; heads; gate and up.
+    double values = 4 * static_cast<double>(config.hidden);
+    if (layer.attention) values += 4.0 * layer.attention->heads * layer.attention->head_dim;
+    if (layer.mlp) values += 3 * static_cast<double>(layer.mlp->width);
+    widest = std::max(widest, values);
+  }
+  const int64_t prompt = longest_prompt(options);
+  const auto tokens = static_cast<double>(prompt + options.context + options.generated);
+  const auto rows = static_cast<double>(std::clamp<int64_t>(prompt, 1, kMaxChunkRows));
+  const auto read = static_cast<double>(std::min(weight_bytes, kLargestWorkingSet));
+  return static_cast<int64_t>(kv * tokens + widest * rows * sizeof(float) + read);
 }
 
 SpeedReport measure_speed(Model& model, const SpeedOptions& options, Progress& progress, const CancelFlag* cancel,

@@ -20,6 +20,10 @@ struct SpeedOptions {
   std::optional<double> skip_rate;
 };
 
+/// About how many bytes measuring takes beside `weight_bytes` of weights: the cache, activations, and what the ceilings
+/// read.
+int64_t speed_memory(const ModelConfig& config, int64_t weight_bytes, const SpeedOptions& options);
+
 /// Tokens a second of repeated runs.
 struct SpeedSamples {
   std::vector<double> samples;
@@ -33,6 +37,7 @@ struct SpeedResult {
   bool decode = false;
   int64_t tokens = 0;  // of a run
   SpeedSamples speed;
+  std::vector<double> joules;  // a token, of each run; empty where the machine does not tell (energy.h)
   // What one token costs on average over the run.
   double weight_bytes = 0, kv_bytes = 0;                   // read from memory; weights once a pass, not once a token
   double float_multiply_adds = 0, int8_multiply_adds = 0;  // by the kernels' arithmetic; attention counts as float

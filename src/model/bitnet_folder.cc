@@ -79,10 +79,10 @@ float master_scale(const TensorView& view) {
 
 /// w + 1 = clamp(round half to even(W * s), -1, 1) + 1 of float weights; s = 1 and exact: they are ternary already.
 FillCodes round_codes(const TensorView& view, float s, bool exact, const std::string& name) {
-  return [view, s, exact, name](uint8_t* codes) {
+  return [view, s, exact, name](int64_t begin, int64_t end, uint8_t* codes) {
     const int64_t columns = view.shape.columns();
     std::vector<float> row(static_cast<size_t>(columns));
-    for (int64_t r = 0; r < view.shape.rows(); ++r) {
+    for (int64_t r = begin; r < end; ++r) {
       info(view.type).decode(view.row(r), row.data(), columns);
       for (const float value : row) {
         const float rounded = std::clamp(std::nearbyint(value * s), -1.0f, 1.0f);
@@ -95,10 +95,14 @@ FillCodes round_codes(const TensorView& view, float s, bool exact, const std::st
   };
 }
 
-FillCodes unpack(std::span<const std::byte> bytes) {
-  return [bytes](uint8_t* codes) {
-    for (int slot = 0; slot < kCodesPerByte; ++slot) {
-      for (const std::byte byte : bytes) *codes++ = static_cast<uint8_t>(static_cast<uint8_t>(byte) >> 2 * slot & 3);
+/// Row r of so many lies in row r % (rows / 4) of the bytes, in their bits 2 (r / (rows / 4)).
+FillCodes unpack(const TensorView& view) {
+  return [view](int64_t begin, int64_t end, uint8_t* codes) {
+    const int64_t part = view.shape.rows(), columns = view.shape.columns();
+    for (int64_t r = begin; r < end; ++r) {
+      const auto shift = static_cast<int>(2 * (r / part));
+      const std::byte* from = view.bytes.data() + r % part * columns;
+      for (int64_t k = 0; k < columns; ++k) *codes++ = static_cast<uint8_t>(static_cast<uint8_t>(from[k]) >> shift & 3);
     }
   };
 }
@@ -166,15 +170,15 @@ WeightTensor bitnet_weight(const BitnetPacking& packing, WeightTensor weight, co
   }
   if (packing.master) {
     const float s = master_scale(view);
-    return ternary_weight(std::move(weight), 1 / s, round_codes(view, s, false, tensor.name));
+    return ternary_weight(std::move(weight), 1 / s, view.bytes, round_codes(view, s, false, tensor.name));
   }
   if (!scale) fail("tensor {}: its weight_scale is missing", tensor.name);
   const float stored = read_scale(*scale);
   if (!(stored > 0) || !std::isfinite(stored)) {
     fail("tensor {} is {}, expected a positive number", scale->name, stored);
   }
-  return ternary_weight(std::move(weight), packing.divides ? 1 / stored : stored,
-                        packed ? unpack(view.bytes) : round_codes(view, 1, true, tensor.name));
+  return ternary_weight(std::move(weight), packing.divides ? 1 / stored : stored, view.bytes,
+                        packed ? unpack(view) : round_codes(view, 1, true, tensor.name));
 }
 
 void write_bitnet_packing(const std::vector<std::string>& not_converted, Json& config) {

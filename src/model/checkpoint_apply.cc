@@ -40,6 +40,8 @@ WeightTensor in_type(const WeightTensor& source, DType type, bool quantized_inpu
   result.type = type;
   if (!keeps_codes && !must_be_ternary) result.scale = 1;
   result.mapped = {};
+  result.fill_codes = nullptr;
+  result.made_from = {};
   result.key = source.key.empty() ? "" : source.key + "@" + info(type).name;
   result.owner = nullptr;  // the closure's copy of the source keeps it
   result.make = [source, type, keeps_codes, must_be_ternary] {

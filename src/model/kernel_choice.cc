@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "base/buffer.h"
@@ -31,18 +30,9 @@ constexpr size_t kMaxCacheBytes = size_t{1} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-/// Empty if the environment names no folder.
-std::filesystem::path cache_file() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  if (cache && *cache == '/') return std::filesystem::path(cache) / "pare" / "kernels.json";
-  if (home && *home == '/') return std::filesystem::path(home) / ".cache" / "pare" / "kernels.json";
-  return {};
-}
-
 /// What was remembered; an empty object if there is nothing, or nothing sound: it is only a cache.
 Json read_cache() {
-  const auto path = cache_file();
+  const auto path = KernelChoice::cache_path();
   std::error_code error;
   if (path.empty() || !std::filesystem::is_regular_file(path, error)) return Json::object();
   try {
@@ -54,7 +44,7 @@ Json read_cache() {
 }
 
 void remember(const std::string& key, const std::vector<KernelTime>& times) {
-  const auto path = cache_file();
+  const auto path = KernelChoice::cache_path();
   if (path.empty()) return;
   // Read again: another process may have added to it. One of two that write at once is lost, and measured again.
   Json json = read_cache();
@@ -76,6 +66,14 @@ void sort_fastest_first(std::vector<KernelTime>& times) {
 }
 
 }  // namespace
+
+std::filesystem::path KernelChoice::cache_path() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (cache && *cache == '/') return std::filesystem::path(cache) / "pare" / "kernels.json";
+  if (home && *home == '/') return std::filesystem::path(home) / ".cache" / "pare" / "kernels.json";
+  return {};
+}
 
 KernelChoice::KernelChoice(ThreadPool& pool, const std::string& forced)
     : pool_(pool), candidates_(kernels::ternary_packings(cpu_features())) {
@@ -125,6 +123,7 @@ std::vector<KernelTime> KernelChoice::times(int64_t columns) {
     times.clear();
     for (const auto* packing : candidates_) times.push_back({packing, measure(*packing, columns)});
     remember(key(columns), times);
+    measured_.insert(columns);
   }
   sort_fastest_first(times);
   return times_[columns] = times;

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,10 @@ class KernelChoice {
   const kernels::Packing& ternary(int64_t rows, int64_t columns);
   /// Every layout timed for rows of so many columns, the fastest first.
   std::vector<KernelTime> times(int64_t columns);
+  /// Whether those were read from the cache folder, not measured.
+  bool remembered(int64_t columns) const { return !measured_.contains(columns); }
+  /// Where they are remembered; empty if the environment names no folder.
+  static std::filesystem::path cache_path();
 
  private:
   std::string key(int64_t columns) const;
@@ -37,6 +43,7 @@ class KernelChoice {
   std::vector<const kernels::Packing*> candidates_;
   int64_t weights_ = int64_t{1} << 26;
   std::map<int64_t, std::vector<KernelTime>> times_;
+  std::set<int64_t> measured_;  // columns
 };
 
 }  // namespace pare

@@ -111,8 +111,15 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
   std::unique_ptr<Model> model(new Model(config, pool));
   WeightStore store(pool, options.kernel);
   store.expect_ternary(ternary_count(config, [&](WeightId) { return matrices; }));
+  int64_t count = 0, done = 0;
+  for (const WeightId id : expected_weights(config)) {
+    if (info(id.kind).matrix) count += expected_shape(config, id)->count();
+  }
+  Progress& progress = options.progress ? *options.progress : no_progress();
+  progress.start("making random weights", "weights", count);
   const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means = {}) {
     const Shape shape = expected_shape(config, {kind, layer}).value();
+    progress.update(done += shape.count());
     const DType type = layer < 0 ? options.head.value_or(matrices) : matrices;
     return Linear{store.random(shape[0], shape[1], type, ++seed, means), {}};
   };
@@ -153,6 +160,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
   model->output_norm_ = gain;
   model->output_.linears.push_back(config.tied_embedding ? Linear{model->embedding_, {}} : linear(kOutput, -1));
   model->link_groups();
+  progress.finish();
   return model;
 }
 

@@ -49,6 +49,7 @@ class Model {
   struct RandomOptions {
     std::optional<DType> head;  // of the embedding and the output matrix; by default as the others
     std::string kernel;         // see WeightStore
+    Progress* progress = nullptr;
   };
   static std::unique_ptr<Model> random(const ModelConfig& config, DType matrices, ThreadPool& pool, uint64_t seed,
                                        const RandomOptions& options);

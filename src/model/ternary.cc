@@ -48,7 +48,7 @@ struct Recoder {
 
 }  // namespace
 
-WeightTensor ternary_weight(WeightTensor weight, float scale, FillCodes fill) {
+WeightTensor ternary_weight(WeightTensor weight, float scale, std::span<const std::byte> from, FillCodes fill) {
   const int64_t columns = weight.shape.columns();
   if (!(scale > 0) || !std::isfinite(scale)) {
     fail("tensor {}: its scale is {}, expected a positive number", weight.name, scale);
@@ -64,14 +64,16 @@ WeightTensor ternary_weight(WeightTensor weight, float scale, FillCodes fill) {
   weight.scale = scale;
   weight.mapped = {};
   if (!weight.key.empty()) weight.key += std::string("@") + info(*type).name;
-  weight.make = [name = weight.name, shape = weight.shape, type = *type, owner = std::move(weight.owner),
-                 fill = std::move(fill)] {
+  weight.fill_codes = [owner = std::move(weight.owner), fill = std::move(fill)](
+                          int64_t begin, int64_t end, uint8_t* codes) { fill(begin, end, codes); };
+  weight.made_from = from;
+  weight.make = [name = weight.name, shape = weight.shape, type = *type, fill = weight.fill_codes] {
     std::vector<uint8_t> codes(static_cast<size_t>(shape.count()));
-    fill(codes.data());
+    fill(0, shape.rows(), codes.data());
     check_codes(codes, shape.columns(), name);
     return encode_unit(type, codes);
   };
-  weight.owner = nullptr;  // the closure keeps it
+  weight.owner = nullptr;  // the closures keep it
   return weight;
 }
 
@@ -83,8 +85,10 @@ WeightTensor i2s_weight(WeightTensor weight, std::span<const std::byte> bytes, I
   }
   float scale;
   std::memcpy(&scale, bytes.data() + count / 4, sizeof scale);
-  return ternary_weight(std::move(weight), scale,
-                        [bytes, layout, count](uint8_t* codes) { unpack_i2s(layout, bytes.data(), codes, count); });
+  return ternary_weight(std::move(weight), scale, bytes,
+                        [bytes, layout, columns](int64_t begin, int64_t end, uint8_t* codes) {
+                          unpack_i2s(layout, bytes.data() + begin * columns / 4, codes, (end - begin) * columns);
+                        });
 }
 
 bool quantizes_inputs(const ModelConfig& config, const WeightId& id) {

@@ -1,6 +1,6 @@
 #pragma once
 #include <cstdint>
-#include <functional>
+#include <span>
 #include <vector>
 
 #include "model/checkpoint.h"
@@ -11,13 +11,10 @@ namespace pare {
 // Ternary weights of checkpoints: whatever a file packs them in, a WeightTensor has them in a ternary storage type with
 // unit block scales, and the tensor's own scale beside it.
 
-/// Writes w + 1 of a whole matrix, codes: [rows * columns].
-using FillCodes = std::function<void(uint8_t* codes)>;
-
 /// Says how the weight (whose id, name, shape, owner and key are set) is made: in TQ2_0, or Q2_0 where 256 does not
-/// divide its rows. Throws Error naming the tensor if 64 does not either, or if the scale is no positive number; making
-/// it throws for a code that is none.
-WeightTensor ternary_weight(WeightTensor weight, float scale, FillCodes fill);
+/// divide its rows; `from`: the file's bytes that fill reads. Throws Error naming the tensor if 64 does not either, or
+/// if the scale is no positive number; making it throws for a code that is none.
+WeightTensor ternary_weight(WeightTensor weight, float scale, std::span<const std::byte> from, FillCodes fill);
 
 /// A weight of GGUF's I2_S. `bytes` as GgufTensor has them. Throws Error if rows are no whole blocks of the layout.
 WeightTensor i2s_weight(WeightTensor weight, std::span<const std::byte> bytes, I2sLayout layout);

@@ -12,6 +12,9 @@
 namespace pare {
 namespace {
 
+// Random matrices repeat so many groups of rows, or fewer of long rows: making a model of 10^11 weights must not take
+// longer than writing them.
+constexpr int64_t kRandomGroups = 16, kRandomValues = int64_t{1} << 20;
 constexpr int64_t kPackBytes = 1 << 18;  // of source a task: enough to amortise its start
 
 void pack_all(ThreadPool& pool, const kernels::Packing& packing, const TensorView& from, std::byte* to) {
@@ -21,32 +24,71 @@ void pack_all(ThreadPool& pool, const kernels::Packing& packing, const TensorVie
   pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) { packing.pack(from, begin, end, to); });
 }
 
-/// Reads the codes of ternary rows, checks them, and packs them.
-void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const WeightTensor& tensor, const TensorView& from,
-                  float block_scale, std::byte* to) {
-  const int64_t rows = from.shape.rows(), columns = from.shape.columns();
+/// Whether all codes are at most 2. Eight at once: a loop over bytes took longer than packing them.
+bool all_ternary(const uint8_t* codes, int64_t count) {
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  uint64_t wrong = 0;
+  int64_t k = 0;
+  for (; k + 8 <= count; k += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, codes + k, sizeof eight);
+    wrong |= (eight & eight >> 1 & kOnes) | (eight & ~(3 * kOnes));  // 3, or more
+  }
+  for (; k < count; ++k) wrong |= codes[k] > 2;
+  return wrong == 0;
+}
+
+/// Reads codes of ternary rows, checks them, and packs them, all on every thread.
+void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const WeightTensor& tensor,
+                  const FillCodes& fill_codes, std::byte* to) {
+  const int64_t rows = tensor.shape.rows(), columns = tensor.shape.columns();
   const int64_t group = packing.row_group;
   pool.parallel_for((rows + group - 1) / group, 4, [&](int64_t first, int64_t last, int) {
     Buffer<uint8_t> codes(static_cast<size_t>(group * columns));
     for (int64_t g = first; g < last; ++g) {
-      const int64_t begin = g * group, end = std::min(rows, begin + group);
-      uint8_t largest = 0;
-      for (int64_t row = begin; row < end; ++row) {
-        uint8_t* of_row = codes.data() + (row - begin) * columns;
-        const float found = kernels::ternary_codes(from, row, block_scale, of_row);
-        if (!(found == block_scale)) {
-          fail("tensor {}: row {} has a block with scale {}, others have {}; ternary weights have one for all",
-               tensor.name, row, found, block_scale);
-        }
-        for (int64_t k = 0; k < columns; ++k) largest = std::max(largest, of_row[k]);
-      }
-      if (largest > 2) {
-        fail("tensor {}: rows {} to {} hold a code that means {}, expected -1, 0 or 1", tensor.name, begin, end - 1,
-             static_cast<int>(largest) - 1);
+      const int64_t begin = g * group, end = std::min(rows, begin + group), count = (end - begin) * columns;
+      fill_codes(begin, end, codes.data());
+      if (!all_ternary(codes.data(), count)) {
+        const uint8_t* wrong = std::find_if(codes.data(), codes.data() + count, [](uint8_t code) { return code > 2; });
+        const int64_t at = wrong - codes.data();
+        fail("tensor {}: code {} in row {}, column {}; expected 0, 1 or 2 (for -1, 0 and 1)", tensor.name, *wrong,
+             begin + at / columns, at % columns);
       }
       packing.pack_codes(codes.data(), columns, begin, end, to);
     }
   });
+}
+
+/// The codes of a tensor in a ternary storage type, whose blocks must all have this scale.
+FillCodes codes_of_blocks(const TensorView& from, const std::string& name, float block_scale) {
+  return [from, name, block_scale](int64_t begin, int64_t end, uint8_t* codes) {
+    for (int64_t row = begin; row < end; ++row, codes += from.shape.columns()) {
+      const float found = kernels::ternary_codes(from, row, block_scale, codes);
+      if (!(found == block_scale)) {
+        fail("tensor {}: row {} has a block with scale {}, others have {}; ternary weights have one for all", name, row,
+             found, block_scale);
+      }
+    }
+  };
+}
+
+/// Packed rows, a multiple of the packing's row group: normal values, or ternary codes if it packs those.
+std::vector<std::byte> random_rows(const kernels::Packing& packing, DType type, int64_t rows, int64_t columns,
+                                   double deviation, Random& source) {
+  std::vector<std::byte> packed(static_cast<size_t>(packing.packed_bytes(rows, columns)));
+  if (packing.pack_codes) {
+    std::vector<uint8_t> codes(static_cast<size_t>(rows * columns));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(source.below(3));
+    packing.pack_codes(codes.data(), columns, 0, rows, packed.data());
+    return packed;
+  }
+  std::vector<float> values(static_cast<size_t>(rows * columns));
+  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
+  std::vector<std::byte> encoded(static_cast<size_t>(info(type).bytes(rows * columns)));
+  info(type).encode(values.data(), encoded.data(), rows * columns);
+  if (packing.in_place) return encoded;
+  packing.pack({type, Shape{rows, columns}, encoded}, 0, rows, packed.data());
+  return packed;
 }
 
 }  // namespace
@@ -69,17 +111,24 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
   weight->rows = tensor.shape.rows();
   weight->columns = tensor.shape.columns();
   std::vector<std::byte> made;
-  const TensorView view = tensor.read(made);
-  const float block_scale = weight->rows > 0 ? kernels::ternary_block_scale(view, 0) : 1;
-  weight->scale = block_scale * tensor.scale;
+  FillCodes fill_codes = tensor.fill_codes;
+  std::span<const std::byte> source = tensor.made_from;
+  weight->scale = tensor.scale;
+  if (!fill_codes) {
+    const TensorView view = tensor.read(made);
+    const float block_scale = weight->rows > 0 ? kernels::ternary_block_scale(view, 0) : 1;
+    fill_codes = codes_of_blocks(view, tensor.name, block_scale);
+    if (made.empty()) source = view.bytes;
+    weight->scale *= block_scale;
+  }
   if (!(weight->scale > 0) || !std::isfinite(weight->scale)) {
     fail("tensor {}: its scale is {}, expected a positive number", tensor.name, weight->scale);
   }
   weight->packing = &choice_.ternary(weight->rows, weight->columns);
   weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
   weight->data = weight->packed.get();
-  pack_ternary(pool_, *weight->packing, tensor, view, block_scale, weight->packed.get());
-  if (made.empty()) MappedFile::drop_pages(view.bytes);
+  pack_ternary(pool_, *weight->packing, tensor, fill_codes, weight->packed.get());
+  if (!source.empty()) MappedFile::drop_pages(source);
   return weight;
 }
 
@@ -139,25 +188,12 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   const int64_t total = weight->bytes();
   weight->packed = slabs_.take(static_cast<size_t>(total + kernels::kPackedSlack));
   weight->data = weight->packed.get();
-  // A period of rows that is a multiple of every row group, encoded once and repeated.
-  const int64_t period = 16 * weight->packing->row_group;
-  std::vector<float> values(static_cast<size_t>(period * columns));
+  const int64_t group = weight->packing->row_group;
+  const int64_t period = group * std::clamp<int64_t>(kRandomValues / (group * columns), 1, kRandomGroups);
   Random source(seed);
   const double deviation = 1 / std::sqrt(static_cast<double>(columns));
-  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
-  std::vector<std::byte> encoded(static_cast<size_t>(dtype.bytes(period * columns)));
-  dtype.encode(values.data(), encoded.data(), period * columns);
-  std::vector<std::byte> packed(static_cast<size_t>(weight->packing->packed_bytes(period, columns)));
-  if (weight->packing->in_place) {
-    packed = encoded;
-  } else if (weight->packing->pack_codes) {
-    std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(source.below(3));
-    weight->packing->pack_codes(codes.data(), columns, 0, period, packed.data());
-    weight->scale = static_cast<float>(deviation);
-  } else {
-    weight->packing->pack({type, Shape{period, columns}, encoded}, 0, period, packed.data());
-  }
+  const std::vector<std::byte> packed = random_rows(*weight->packing, type, period, columns, deviation, source);
+  if (weight->packing->pack_codes) weight->scale = static_cast<float>(deviation);
   const auto part = static_cast<int64_t>(packed.size());
   pool_.parallel_for((total + part - 1) / part, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {

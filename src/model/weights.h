@@ -66,6 +66,9 @@ struct WeightId {
   std::string to_string() const;
 };
 
+/// Writes w + 1 of rows of ternary weights, codes: [row_end - row_begin, columns]. Several threads may ask at once.
+using FillCodes = std::function<void(int64_t row_begin, int64_t row_end, uint8_t* codes)>;
+
 /// A weight that can be read: bytes in a mapped file, or made on demand from another (encoded, rotated, ...).
 class WeightTensor {
  public:
@@ -77,6 +80,8 @@ class WeightTensor {
   std::span<const std::byte> mapped;             // the bytes in place; empty if made
   std::shared_ptr<const void> owner;             // keeps the mapping (or what `make` reads) alive
   std::function<std::vector<std::byte>()> make;  // set if not mapped
+  FillCodes fill_codes;                          // of made ternary weights: what `make` encodes, not checked
+  std::span<const std::byte> made_from;          // the file's bytes that fill_codes reads
   std::string key;  // equal keys = equal bytes: lets packed weights be shared between variants of a model
 
   /// Bytes as stored: a view of the file, or of `storage`, which receives what had to be made.

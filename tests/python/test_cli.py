@@ -525,6 +525,50 @@ def test_bench_refuses_a_shape_that_memory_cannot_hold():
         assert "only" in one_line(pare("bench", "--shape", "llama-2-70b", "--weights", "f32"), 1)
 
 
+def test_bench_of_a_paper(tmp_path):
+    args = ("bench", "--paper", "bitnet", "--shapes", "125m", "--prompt", "4", "--gen", "2", "--runs", "1", "--threads-list", "2", "--json")
+    done = pare(*args)
+    assert done.returncode in (0, 1), done  # on a busy machine a measurement may not count
+    f16, ternary = json.loads(done.stdout)["rows"]
+    assert (f16["size"], f16["weights"], f16["left_out"]) == ("125M", "f16", None)
+    assert (ternary["size"], ternary["shape"], ternary["weights"]) == ("125M", "bitnet-125m", "ternary")
+    # 11 layers of hidden size 768 and MLP 3072, the embedding of 32002 tokens shared with the output.
+    matrices = 11 * (4 * 768 * 768 + 3 * 768 * 3072)
+    decode = [row["reports"][0]["results"][1] for row in (f16, ternary)]
+    assert decode[0]["weight_bytes_per_token"] == 2 * (matrices + 32002 * 768)
+    # 1.6 to 2 bits a weight and the head in Q6_K.
+    assert matrices * 1.6 / 8 < decode[1]["weight_bytes_per_token"] - 32002 * 768 * 210 / 256 < matrices * 2.1 / 8
+    assert decode[0]["times_f16"] is None
+    ratio = decode[1]["tokens_per_second"] / decode[0]["tokens_per_second"]
+    assert decode[1]["times_f16"] == pytest.approx(ratio)
+    joules = [row["joules_per_token"] for row in decode]
+    assert all(j is None or j > 0 for j in joules)
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--paper", "bitnet", "--shapes", "9B"], "125M, 350M, 700M"),
+        (["--paper", "bitnet", "--shape", "bitnet-7b"], "--shape does not go with --paper"),
+        (["--paper", "bitnet", "--gen", "0"], "--gen 0"),
+        (["--paper", "attention"], "bitnet"),
+        (["--shape", "bitnet-7b", "--shapes", "7B"], "--shapes is for --paper"),
+    ],
+)
+def test_bench_of_a_paper_refuses(args, says):
+    assert says in one_line(pare("bench", *args), 2)
+
+
+def test_bench_of_a_paper_leaves_out_what_memory_cannot_hold():
+    available = int(re.search(r"MemAvailable: +(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
+    if available < 20e9:  # a larger machine would just begin
+        args = ("bench", "--paper", "bitnet", "--shapes", "100B", "--threads-list", "1", "--kernel", "i2", "--json")
+        rows = json.loads(pare(*args, check=0).stdout)["rows"]
+        assert [row["weights"] for row in rows] == ["f16", "ternary"]
+        for row in rows:
+            assert "bitnet-100b" in row["left_out"] and "available" in row["left_out"] and row["reports"] == []
+
+
 # completion
 
 

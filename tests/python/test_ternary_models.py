@@ -510,3 +510,52 @@ def test_story_ternary_greedy_text(tmp_path):
     for isa in ("generic", "avx2") if platform.machine() == "x86_64" else ("generic", "neon"):
         assert greedy(STORY, PARE_ISA=isa) == text, isa
     assert greedy(STORY, "--threads", "1") == greedy(STORY, "--threads", "2") == text
+
+
+# kernels
+
+
+def kernels_of(model, cache, *arguments):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([PARE, "inspect", str(model), "--kernels", "--json", "--threads", "2", *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)["kernels"]
+
+
+def test_inspect_says_which_kernels_run_and_which_others_there_are(tmp_path):
+    first = kernels_of(STORY, tmp_path)
+    ternary = [group for group in first["matrices"] if group["ternary"]]
+    plain = [group for group in first["matrices"] if not group["ternary"]]
+    assert {kind for group in ternary for kind in group["kinds"]} == {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+    assert {kind for group in plain for kind in group["kinds"]} <= {"token_embd", "embedding", "output"} and plain
+    config = json.loads((STORY / "config.json").read_text())
+    assert sum(group["count"] for group in ternary) == 7 * config["num_hidden_layers"]
+    for group in ternary:
+        names = [time["kernel"] for time in group["timed"]]
+        speeds = [time["weights_per_second"] for time in group["timed"]]
+        assert group["kernel"] in names and sorted(group["others"] + [group["kernel"]]) == sorted(names)
+        assert group["kernel"] == f"{group['layout']}.{group['isa']}"
+        assert speeds == sorted(speeds, reverse=True) and speeds[-1] > 0
+        assert not any(time["remembered"] for time in group["timed"])
+        # Layouts of 1.67 and 2 bits a weight, and rows filled up to whole strips.
+        assert 0.2 < group["bytes_per_weight"] < 0.5
+    assert all(group["timed"] == [] for group in plain)
+    assert Path(first["cache"]) == tmp_path / "pare" / "kernels.json"
+    # Remembered times choose the same again.
+    second = kernels_of(STORY, tmp_path)
+    assert all(time["remembered"] for group in second["matrices"] for time in group["timed"])
+    assert [group["kernel"] for group in second["matrices"]] == [group["kernel"] for group in first["matrices"]]
+    # A forced one is what runs; the others are timed all the same.
+    for layout in {time["layout"] for time in ternary[0]["timed"]}:
+        forced = [group for group in kernels_of(STORY, tmp_path, "--kernel", layout)["matrices"] if group["ternary"]]
+        assert all(group["layout"] == layout and group["why"] == "forced by --kernel" for group in forced)
+        assert [group["timed"] for group in forced] == [group["timed"] for group in second["matrices"] if group["ternary"]]
+
+
+def test_inspect_shows_kernels_to_people(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([PARE, "inspect", str(STORY), "--kernels"], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done
+    for words in ("chosen", "measured now", "Gweights/s", "i2.", "kernels.json"):
+        assert words in done.stdout, words
+    assert "tl9" in refused("inspect", STORY, "--kernels", "--kernel", "tl9")

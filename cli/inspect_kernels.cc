@@ -1,0 +1,189 @@
+// pare inspect --kernels: what runs a model's matrices on this machine, and what else could.
+#include "inspect_kernels.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/cpu.h"
+#include "format.h"
+#include "model/kernel_choice.h"
+#include "model/ternary.h"
+
+namespace pare::cli {
+namespace {
+
+/// Matrices of one shape and type: one kernel serves them all.
+struct MatrixGroup {
+  Shape shape;
+  DType type = DType::kF32;
+  bool ternary = false;
+  std::vector<std::string> kinds;
+  int64_t count = 0;
+  const kernels::Packing* packing = nullptr;
+  std::string why;
+  std::vector<std::string> others;  // that run here, too
+
+  int64_t bytes() const { return packing->packed_bytes(shape.rows(), shape.columns()); }
+  double bytes_a_weight() const {
+    return static_cast<double>(bytes()) / static_cast<double>(std::max<int64_t>(1, shape.count()));
+  }
+};
+
+/// Times of the layouts of ternary weights in rows of so many columns.
+struct LayoutTimes {
+  std::vector<KernelTime> times;  // the fastest first
+  const kernels::Packing* chosen = nullptr;
+  bool remembered = false;
+};
+
+struct KernelReport {
+  int threads = 1;
+  std::vector<MatrixGroup> matrices;
+  std::map<int64_t, LayoutTimes> layouts;  // by columns
+};
+
+std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
+  std::vector<MatrixGroup> groups;
+  for (const WeightTensor& weight : checkpoint.weights) {
+    if (!info(weight.id.kind).matrix) continue;
+    const bool ternary = is_ternary_weight(checkpoint.config, weight);
+    auto found = std::find_if(groups.begin(), groups.end(), [&](const MatrixGroup& g) {
+      return g.shape == weight.shape && g.type == weight.type && g.ternary == ternary;
+    });
+    if (found == groups.end()) {
+      groups.push_back({weight.shape, weight.type, ternary, {}, 0, nullptr, {}, {}});
+      found = std::prev(groups.end());
+    }
+    const std::string kind = info(weight.id.kind).name;
+    if (std::find(found->kinds.begin(), found->kinds.end(), kind) == found->kinds.end()) found->kinds.push_back(kind);
+    ++found->count;
+  }
+  return groups;
+}
+
+void choose_by_table(MatrixGroup& group) {
+  group.packing = &kernels::packing_for(group.type, cpu_features());
+  group.why = group.packing->in_place ? "used in place in the file" : "the best instruction set here";
+  for (const kernels::KernelRow& row : kernels::kernel_table()) {
+    const bool runs = row.source == group.type && (cpu_features() & row.required) == row.required;
+    if (runs && row.packing != group.packing) group.others.push_back(row.packing->name());
+  }
+}
+
+KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
+  ThreadPool pool(common.thread_count());
+  KernelReport report{pool.size(), group_matrices(checkpoint), {}};
+  KernelChoice by_speed(pool, {}), choice(pool, common.kernel);
+  int64_t ternary = 0;
+  for (const WeightTensor& weight : checkpoint.weights) {
+    if (is_ternary_weight(checkpoint.config, weight)) ternary += weight.shape.count();
+  }
+  by_speed.expect(ternary);
+  choice.expect(ternary);
+  common.stoppable_progress().start("timing ternary layouts", "shapes", static_cast<int64_t>(report.matrices.size()));
+  int64_t done = 0;
+  for (MatrixGroup& group : report.matrices) {
+    common.stoppable_progress().update(++done);
+    if (!group.ternary) {
+      choose_by_table(group);
+      continue;
+    }
+    const int64_t columns = group.shape.columns();
+    LayoutTimes& layouts = report.layouts[columns];
+    layouts.times = by_speed.times(columns);
+    layouts.remembered = by_speed.remembered(columns);
+    group.packing = layouts.chosen =
+        common.kernel.empty() ? &by_speed.ternary(group.shape.rows(), columns) : &choice.ternary(0, columns);
+    group.why = !common.kernel.empty()      ? "forced by --kernel"
+                : layouts.times.size() == 1 ? "the only layout here"
+                                            : "the fastest measured";
+    for (const KernelTime& time : layouts.times) {
+      if (time.packing != group.packing) group.others.push_back(time.packing->name());
+    }
+  }
+  common.progress().finish();
+  return report;
+}
+
+void print_layouts(const KernelReport& report, Common& common) {
+  const Style& style = common.style();
+  Table table(2);
+  table.column("columns").column("ternary layout", Table::Align::kLeft).column("Gweights/s").column("of fastest");
+  table.column("", Table::Align::kLeft).column("", Table::Align::kLeft).column("", Table::Align::kLeft);
+  for (const auto& [columns, layouts] : report.layouts) {
+    if (columns != report.layouts.begin()->first) table.rule();
+    const double fastest = layouts.times.front().weights_per_second;
+    for (const KernelTime& time : layouts.times) {
+      const double share = time.weights_per_second / fastest;
+      table.row({std::to_string(columns), time.packing->name(), three_digits(time.weights_per_second / 1e9),
+                 fmt::format("{:.0f}%", 100 * share), style.cyan(style.bar(share, 16)),
+                 time.packing == layouts.chosen ? style.bold("chosen") : "",
+                 layouts.remembered ? "remembered" : "measured now"});
+    }
+  }
+  common.print("\n{}", table.render(style));
+  const std::string file = KernelChoice::cache_path().string();
+  common.print("  Decoding of one token with {}, all weights from memory; times are remembered in {}.\n",
+               plural(report.threads, "thread"),
+               file.empty() ? "no file, as neither HOME nor XDG_CACHE_HOME is set" : printable(file));
+  common.print("  A layout further down this machine's preferences is taken only if it is clearly faster (3%).\n");
+}
+
+}  // namespace
+
+void print_kernels(const Checkpoint& checkpoint, Common& common) {
+  const KernelReport report = make_report(checkpoint, common);
+  const Style& style = common.style();
+  Table table(2);
+  table.column("matrices", Table::Align::kLeft).column("count").column("shape", Table::Align::kLeft);
+  table.column("type", Table::Align::kLeft).column("kernel", Table::Align::kLeft).column("bytes/weight");
+  table.column("in memory").column("because it is", Table::Align::kLeft).column("others here", Table::Align::kLeft);
+  for (const MatrixGroup& group : report.matrices) {
+    table.row({fmt::format("{}", fmt::join(group.kinds, ", ")), std::to_string(group.count), group.shape.to_string(),
+               group.ternary ? fmt::format("{} (ternary)", info(group.type).name) : info(group.type).name,
+               style.bold(group.packing->name()), fmt::format("{:.3f}", group.bytes_a_weight()),
+               human_bytes(group.count * group.bytes()), group.why, fmt::format("{}", fmt::join(group.others, ", "))});
+  }
+  common.print("\n{}", table.render(style));
+  if (!report.layouts.empty()) print_layouts(report, common);
+}
+
+Json kernels_json(const Checkpoint& checkpoint, Common& common) {
+  const KernelReport report = make_report(checkpoint, common);
+  Json matrices = Json::array();
+  for (const MatrixGroup& group : report.matrices) {
+    Json timed = Json::array();
+    const auto layouts = report.layouts.find(group.shape.columns());
+    if (group.ternary && layouts != report.layouts.end()) {
+      for (const KernelTime& time : layouts->second.times) {
+        timed.push_back({{"kernel", time.packing->name()},
+                         {"layout", time.packing->layout},
+                         {"weights_per_second", time.weights_per_second},
+                         {"remembered", layouts->second.remembered}});
+      }
+    }
+    matrices.push_back({{"kinds", group.kinds},
+                        {"count", group.count},
+                        {"rows", group.shape.rows()},
+                        {"columns", group.shape.columns()},
+                        {"type", info(group.type).name},
+                        {"ternary", group.ternary},
+                        {"kernel", group.packing->name()},
+                        {"layout", group.packing->layout ? Json(group.packing->layout) : Json()},
+                        {"isa", group.packing->isa},
+                        {"in_place", group.packing->in_place},
+                        {"bytes_per_weight", group.bytes_a_weight()},
+                        {"bytes", group.count * group.bytes()},
+                        {"why", group.why},
+                        {"others", group.others},
+                        {"timed", std::move(timed)}});
+  }
+  const std::string file = KernelChoice::cache_path().string();
+  return {{"cpu", cpu_name()},
+          {"features", describe(cpu_features())},
+          {"threads", report.threads},
+          {"cache", file.empty() ? Json() : Json(file)},
+          {"matrices", std::move(matrices)}};
+}
+
+}  // namespace pare::cli
