@@ -413,6 +413,56 @@ def test_bad_gguf_scales(tmp_path):
     assert "blk.0.attn_q" in refused("inspect", lonely)
 
 
+# Files of llama.cpp's quantizer: no scales beside the weights, and blocks of zeros whose scale is 0.
+
+
+def zero_blocks(tensor):
+    """Numbers of the TQ2_0 blocks whose scale is 0."""
+    scales = tensor.data.reshape(-1, 66)[:, 64:].copy().view(np.float16)[:, 0]
+    return np.flatnonzero(scales == 0)
+
+
+@pytest.mark.parametrize("family", ["bitnet", "llama"])
+def test_blocks_of_scale_zero(family, tmp_path):
+    """They are zeros whatever their codes, and say nothing about the scale of the others."""
+    make(tmp_path / "m", family=family, seed=18, **WIDE)
+    packed = load_file(tmp_path / "m/model.safetensors")
+    zeros = 0b01010101
+    packed["model.layers.0.self_attn.v_proj.weight"][0] = zeros  # the first block among them
+    packed["model.layers.1.mlp.down_proj.weight"][3, 256:] = zeros
+    packed["model.layers.1.mlp.up_proj.weight"][:] = zeros
+    for name in packed:
+        if name.endswith("weight_scale"):  # what a block's scale can be
+            packed[name] = packed[name].half().float()
+    packed["model.layers.1.mlp.up_proj.weight_scale"][:] = 1  # of zeros alone: any, and nothing else is known
+    save_file(packed, tmp_path / "m/model.safetensors", {"format": "pt"})
+    pare("convert", tmp_path / "m", "-o", tmp_path / "m.gguf", "-q")
+    pare("convert", tmp_path / "m", "--type", "f32", "-o", tmp_path / "f32.gguf", "-q")
+    theirs = rewrite(tmp_path / "m.gguf", tmp_path / "theirs.gguf", family,
+                     leave_out_tensors=lambda name: name.endswith(".scale"))
+    assert stock_llama_cpp.quantize_over(theirs, tmp_path / "f32.gguf") > 1000  # bytes
+    changed = 0
+    for tensor in gguf.GGUFReader(theirs, "r+").tensors:
+        if tensor.tensor_type == gguf.GGMLQuantizationType.TQ2_0:
+            blocks = zero_blocks(tensor)
+            tensor.data.reshape(-1, 66)[blocks, :64] = 0xFF  # codes of 3
+            changed += len(blocks)
+    assert changed == 4 + 4 + 512
+    expected = pare_logits(tmp_path / "m.gguf", short_sequences(), tmp_path)
+    pare("convert", theirs, "-o", tmp_path / "back", "-q")
+    after = load_file(tmp_path / "back/model.safetensors")
+    for name, tensor in packed.items():
+        assert torch.equal(after[name].to(tensor.dtype), tensor), name
+    file = theirs
+    for kind in (None, "q2_0", "tq2_0", "tq1_0"):  # blocks of zeros become parts of larger ones, and the other way round
+        if kind:
+            others = ("--embedding", "f32", "--output-matrix", "f32")
+            pare("quantize", file, "--weights", kind, *others, "-o", tmp_path / f"{kind}.gguf", "-q")
+            file = tmp_path / f"{kind}.gguf"
+        for a, b in zip(expected, pare_logits(file, short_sequences(), tmp_path), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 # Stock llama.cpp, which quantizes activations in its own way: near, not equal.
 
 
