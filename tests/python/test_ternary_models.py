@@ -230,9 +230,10 @@ def test_ternary_types(family, tmp_path):
 def test_other_types(tmp_path):
     """The embedding and the head alone; ternary weights in other types only on request, and never as ternary again."""
     _, file = make_gguf(tmp_path, seed=7, **WIDE)
-    pare("quantize", file, "--embedding", "q8_0", "--output-matrix", "q6_k", "-o", tmp_path / "head.gguf", "-q")
-    types = {tensor["kind"]: tensor["type"] for tensor in inspect(tmp_path / "head.gguf")["tensors"]}
-    assert types["embedding"] == "q8_0" and types["output"] == "q6_k" and types["attn_q"] == "tq2_0"
+    for head in ("--head", "--output-matrix"):
+        pare("quantize", file, "--embedding", "q8_0", head, "q6_k", "-o", tmp_path / "head.gguf", "-q")
+        types = {tensor["kind"]: tensor["type"] for tensor in inspect(tmp_path / "head.gguf")["tensors"]}
+        assert types["embedding"] == "q8_0" and types["output"] == "q6_k" and types["attn_q"] == "tq2_0"
     assert "--requantize" in refused("quantize", file, "--weights", "q8_0", "-o", tmp_path / "no.gguf", "-q")
     pare("convert", file, "--type", "f32", "-o", tmp_path / "floats", "-q")
     floats = load_file(tmp_path / "floats/model.safetensors")
@@ -241,6 +242,16 @@ def test_other_types(tmp_path):
     pare("convert", file, "--type", "f16", "-o", tmp_path / "f16.gguf", "-q")
     error = refused("quantize", tmp_path / "f16.gguf", "--weights", "tq2_0", "-o", tmp_path / "no.gguf", "-q")
     assert "expected -1, 0 or 1" in error and "blk.0.attn_q.weight" in error
+
+
+def test_the_head_of_a_model_that_has_one_matrix_for_both(tmp_path):
+    _, file = make_gguf(tmp_path, seed=7, tie_word_embeddings=True, **WIDE)
+    out = ("-o", tmp_path / "head.gguf", "-q")
+    for more in ((), ("--embedding", "q4_k")):
+        pare("quantize", file, "--head", "q4_k", *more, *out)
+        types = {tensor["kind"]: tensor["type"] for tensor in inspect(tmp_path / "head.gguf")["tensors"]}
+        assert types["embedding"] == "q4_k" and types["attn_q"] == "tq2_0" and "output" not in types
+    assert "must be the same type" in pare("quantize", file, "--head", "q4_k", "--embedding", "q8_0", *out, code=2).stderr
 
 
 def test_drop_and_inspect(tmp_path):
