@@ -11,7 +11,7 @@ namespace {
 
 struct QuantizeOptions {
   std::filesystem::path model, output, plan;
-  std::optional<DType> weights, embedding, output_matrix;
+  std::optional<DType> weights, embedding, head;
   const Mix* mix = nullptr;
   bool requantize = false;
   GgufReader reader = GgufReader::kPare;
@@ -34,8 +34,13 @@ Plan make_plan(const QuantizeOptions& options, const ModelConfig& config) {
   };
   add("*", options.weights);
   add("embedding", options.embedding);
-  add("output", options.output_matrix);
-  if (plan == Plan()) throw UsageError("nothing to do: give --weights TYPE or --plan FILE (see pare quantize --help)");
+  if (config.tied_embedding && options.head && options.embedding.value_or(*options.head) != *options.head) {
+    throw UsageError("the model's embedding is its head, too: --embedding and --head must be the same type");
+  }
+  add(config.tied_embedding ? "embedding" : "output", options.head);
+  if (plan == Plan()) {
+    throw UsageError("nothing to do: give --weights TYPE, --head TYPE or --plan FILE (see pare quantize --help)");
+  }
   return plan;
 }
 
@@ -135,17 +140,20 @@ void add_weights_option(CLI::App* command, QuantizeOptions& options) {
 
 void add_quantize_command(CLI::App& app, Common& common) {
   auto options = std::make_shared<QuantizeOptions>();
-  auto* command = add_command(app, common, "quantize", "Store a model's weights in smaller types, rounding to nearest",
-                              {"pare quantize ~/models/SmolLM2-360M --weights q8_0 -o small.gguf",
-                               "pare quantize model.gguf --weights q4_k_m -o small.gguf",
-                               "pare quantize model.gguf --weights q4_0 --embedding q8_0 -o small.gguf",
-                               "pare quantize model.gguf --plan plan.json -o small.gguf"});
+  auto* command = add_command(
+      app, common, "quantize", "Store a model's weights in smaller types, rounding to nearest",
+      {"pare quantize ~/models/SmolLM2-360M --weights q8_0 -o small.gguf",
+       "pare quantize model.gguf --weights q4_k_m -o small.gguf",
+       "pare quantize model.gguf --weights q4_0 --embedding q8_0 -o small.gguf",
+       "pare quantize bitnet/ --head q6_k -o small.gguf", "pare quantize model.gguf --plan plan.json -o small.gguf"});
   add_model_argument(command, options->model, common);
   add_output_option(command, options->output);
   add_for_option(command, options->reader);
   add_weights_option(command, *options);
   add_dtype_option(command, "--embedding", options->embedding, "Type of the token embedding, if another");
-  add_dtype_option(command, "--output-matrix", options->output_matrix, "Type of the output matrix, if another");
+  add_dtype_option(command, "--head", options->head,
+                   "Type of the output matrix, if another, which in some models is the token embedding, too");
+  add_dtype_option(command, "--output-matrix", options->head, "What --head was called")->group("");  // not in the help
   command->add_option("--plan", options->plan, "A plan (JSON); what is given on the command line overrides it")
       ->type_name("FILE");
   command->add_flag("--requantize", options->requantize, "Quantize weights again that were quantized before");

@@ -1,10 +1,11 @@
-// A quantization_config and a tensor as a folder or I2_S would hold it: refused with one line, or ternary weights that
-// are the same in every ternary type and in a folder's packing.
+// A quantization_config and a tensor as a folder, I2_S or blocks of a ternary type would hold it: refused with one
+// line, or ternary weights that are the same in every ternary type and in a folder's packing.
 // covers: src/model/bitnet_folder.cc src/model/ternary.cc
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <vector>
@@ -77,6 +78,27 @@ WeightTensor named(int64_t rows, int64_t columns) {
   return weight;
 }
 
+/// Blocks from elsewhere: what is taken for ternary means what it means as values, and survives every ternary type.
+void try_blocks(Input& input, int64_t rows) {
+  constexpr DType kTypes[] = {DType::kTQ1_0, DType::kTQ2_0, DType::kQ2_0};
+  WeightTensor weight = named(rows, 512);
+  weight.type = kTypes[input.byte() % std::size(kTypes)];
+  const auto count = weight.shape.count();
+  const auto bytes = input.fill(static_cast<size_t>(info(weight.type).bytes(count)));
+  const TensorView view{weight.type, weight.shape, bytes};
+  const TernaryCodes ternary = read_ternary(weight, view);
+  std::vector<float> values(static_cast<size_t>(count));
+  info(weight.type).decode(bytes.data(), values.data(), count);
+  for (size_t k = 0; k < values.size(); ++k) {
+    if (values[k] != static_cast<float>(ternary.codes[k] - 1) * ternary.scale) std::abort();
+  }
+  for (const DType type : kTypes) {
+    const auto other = to_ternary_type(view, type);
+    const TernaryCodes again = read_ternary(weight, {type, weight.shape, other});
+    if (again.codes != ternary.codes || again.scale != ternary.scale) std::abort();
+  }
+}
+
 void try_i2s(Input input, int64_t rows, int64_t columns) {
   auto bytes = input.fill(static_cast<size_t>(rows * columns / 4 + 32));
   for (const auto layout : {I2sLayout::kX86, I2sLayout::kArm}) {
@@ -112,7 +134,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint8_t kind = input.byte();
   const int64_t rows = 1 + input.byte() % 9, columns = 32 * (1 + input.byte() % 16);
   try {
-    if (kind & 32) {
+    if (kind & 16) {
+      try_blocks(input, rows);
+    } else if (kind & 32) {
       try_i2s(input, rows, columns);
     } else {
       try_folder(input, kind, rows, columns);

@@ -68,10 +68,20 @@ bool is_ternary(DType type) {
   return form && form->code_bits == 2 && form->scale_bits == 0 && !form->has_min;
 }
 
-float ternary_block_scale(const TensorView& from, int64_t row) {
+void split_ternary(const BlockForm& form, const std::byte* block, BlockParts& parts) {
+  form.split(block, parts);
+  if (f16_to_float(parts.d) == 0) std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
+}
+
+float ternary_block_scale(const TensorView& from, int64_t first_row) {
+  const BlockForm& form = *find_block_form(from.type);
+  const int64_t bytes = info(from.type).block_bytes;
   BlockParts parts;
-  find_block_form(from.type)->split(from.row(row), parts);
-  return f16_to_float(parts.d);
+  for (int64_t at = first_row * from.row_bytes(); at < static_cast<int64_t>(from.bytes.size()); at += bytes) {
+    form.split(from.bytes.data() + at, parts);
+    if (const float d = f16_to_float(parts.d); d != 0) return d;
+  }
+  return 1;
 }
 
 float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* codes) {
@@ -81,10 +91,10 @@ float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* c
   float found = scale;
   BlockParts parts;
   for (int64_t k = 0; k < columns; k += form.columns, block += bytes) {
-    form.split(block, parts);
+    split_ternary(form, block, parts);
     std::memcpy(codes + k, parts.codes, static_cast<size_t>(form.columns));
     const float d = f16_to_float(parts.d);
-    if (!(d == scale) && found == scale) found = d;
+    if (d != 0 && !(d == scale) && found == scale) found = d;
   }
   return found;
 }

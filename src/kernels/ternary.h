@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/matmul.h"
+#include "tensor/block_parts.h"
 
 // Ternary weights (-1, 0, 1) against activations of one int8 scale a token, as BitNet b1.58 defines a linear layer
 // (arXiv 2402.17764; transformers' integrations/bitnet.py):
@@ -29,11 +30,16 @@ int64_t input_row_bytes_int8_row(int64_t columns);
 /// Whether a storage type holds ternary weights: every value of a block is one scale times -1, 0 or 1.
 bool is_ternary(DType type);
 
-/// w + 1 of a row of a ternary type, codes: [columns]. Returns the first block scale that differs from `scale`, or
-/// `scale` if none does; a code of 3 comes back as it is stored.
+/// One block of a ternary type taken apart. A block whose scale is 0 holds zeros whatever its codes are (ggml's
+/// quantizers make such blocks of nothing but zeros, and of values too small for a float16 scale): they come as 1,
+/// which is zero under any scale.
+void split_ternary(const BlockForm& form, const std::byte* block, BlockParts& parts);
+
+/// w + 1 of a row of a ternary type, codes: [columns]. Returns the first block scale that differs from `scale`, blocks
+/// of scale 0 aside, or `scale` if none does; a code of 3 comes back as it is stored.
 float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* codes);
-/// The scale of a row's first block.
-float ternary_block_scale(const TensorView& from, int64_t row);
+/// The scale of the first block from a row on whose scale is not 0; 1 if there is none, since any will do for zeros.
+float ternary_block_scale(const TensorView& from, int64_t first_row);
 
 /// Packings of ternary weights that the given features serve, one of each layout, the one to try first in front; the
 /// portable ones only where there is no other. They have pack_codes instead of pack.

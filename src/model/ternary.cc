@@ -13,6 +13,12 @@
 namespace pare {
 namespace {
 
+void check_scale(float scale, const std::string& name) {
+  if (!(scale > 0) || !std::isfinite(scale)) {
+    fail("tensor {}: its scale is {}, expected a positive number", name, scale);
+  }
+}
+
 void check_codes(const std::vector<uint8_t>& codes, int64_t columns, const std::string& name) {
   const auto wrong = std::find_if(codes.begin(), codes.end(), [](uint8_t code) { return code > 2; });
   if (wrong == codes.end()) return;
@@ -28,7 +34,18 @@ std::vector<std::byte> encode_unit(DType type, const std::vector<uint8_t>& codes
   return bytes;
 }
 
-/// Some values of a matrix in a ternary type: codes, and the float16 scale of each.
+bool is_zero(uint16_t scale) { return f16_to_float(scale) == 0; }
+
+/// The first of some scales that is not 0.
+uint16_t first_scale(std::span<const uint16_t> scales, uint16_t if_none) {
+  const auto first = std::find_if_not(scales.begin(), scales.end(), is_zero);
+  return first == scales.end() ? if_none : *first;
+}
+
+/// Whether values of that scale lose nothing under another: zeros have none of their own.
+bool serves(uint16_t other, uint16_t scale) { return scale == other || is_zero(scale); }
+
+/// Some values of a matrix in a ternary type: codes, and the float16 scale of each; where that is 0, codes are 1.
 struct Recoder {
   std::vector<uint8_t> codes;
   std::vector<uint16_t> scales;
@@ -39,7 +56,7 @@ struct Recoder {
     BlockParts parts;
     const std::byte* block = view.bytes.data();
     for (size_t k = 0; k < codes.size(); k += static_cast<size_t>(form.columns), block += info(view.type).block_bytes) {
-      form.split(block, parts);
+      kernels::split_ternary(form, block, parts);
       std::copy_n(parts.codes, form.columns, codes.data() + k);
       std::fill_n(scales.data() + k, form.columns, parts.d);
     }
@@ -50,9 +67,7 @@ struct Recoder {
 
 WeightTensor ternary_weight(WeightTensor weight, float scale, std::span<const std::byte> from, FillCodes fill) {
   const int64_t columns = weight.shape.columns();
-  if (!(scale > 0) || !std::isfinite(scale)) {
-    fail("tensor {}: its scale is {}, expected a positive number", weight.name, scale);
-  }
+  check_scale(scale, weight.name);
   const auto types = {DType::kTQ2_0, DType::kQ2_0};
   const auto* type =
       std::find_if(types.begin(), types.end(), [&](DType row) { return columns % info(row).block_size == 0; });
@@ -105,13 +120,16 @@ bool is_ternary_weight(const ModelConfig& config, const WeightTensor& weight) {
 TernaryCodes read_ternary(const WeightTensor& weight, const TensorView& view) {
   const Recoder parts(view);
   check_codes(parts.codes, view.shape.columns(), weight.name);
-  const uint16_t scale = parts.scales.empty() ? kUnitScale : parts.scales[0];
-  const auto other = std::find_if(parts.scales.begin(), parts.scales.end(), [&](uint16_t s) { return s != scale; });
+  const uint16_t scale = first_scale(parts.scales, kUnitScale);  // all zeros: any will do
+  const auto other =
+      std::find_if(parts.scales.begin(), parts.scales.end(), [&](uint16_t s) { return !serves(scale, s); });
   if (other != parts.scales.end()) {
-    fail("tensor {}: row {} has a block whose scale differs from the first's; ternary weights have one for all",
+    fail("tensor {}: row {} has a block whose scale differs from those before; ternary weights have one for all",
          weight.name, (other - parts.scales.begin()) / view.shape.columns());
   }
-  return {parts.codes, weight.scale * f16_to_float(scale)};
+  const float whole = weight.scale * f16_to_float(scale);
+  check_scale(whole, weight.name);
+  return {parts.codes, whole};
 }
 
 std::vector<std::byte> to_ternary_type(const TensorView& from, DType type) {
@@ -125,8 +143,9 @@ std::vector<std::byte> to_ternary_type(const TensorView& from, DType type) {
     const uint8_t* codes = parts.codes.data() + k;
     const uint16_t* scales = parts.scales.data() + k;
     const bool ternary = std::all_of(codes, codes + to.block_size, [](uint8_t code) { return code <= 2; });
-    if (ternary && std::all_of(scales, scales + to.block_size, [&](uint16_t s) { return s == *scales; })) {
-      encode_ternary_codes(type, codes, *scales, block, to.block_size);
+    const uint16_t scale = first_scale({scales, values.size()}, 0);
+    if (ternary && std::all_of(scales, scales + to.block_size, [&](uint16_t s) { return serves(scale, s); })) {
+      encode_ternary_codes(type, codes, scale, block, to.block_size);
       continue;
     }
     for (size_t i = 0; i < values.size(); ++i) values[i] = f16_to_float(scales[i]) * static_cast<float>(codes[i] - 1);

@@ -25,7 +25,8 @@ bool quantizes_inputs(const ModelConfig& config, const WeightId& id);
 bool is_ternary_weight(const ModelConfig& config, const WeightTensor& weight);
 
 /// w + 1 of every row, codes: [rows * columns], and what their values are multiplied by: block scale times the tensor's
-/// own. Throws Error naming the tensor if it is not ternary.
+/// own. Blocks of scale 0 are zeros under any scale; if there are no others, the block scale is 1. Throws Error naming
+/// the tensor if it is not ternary.
 struct TernaryCodes {
   std::vector<uint8_t> codes;
   float scale;

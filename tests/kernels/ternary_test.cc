@@ -230,5 +230,22 @@ TEST(Ternary, CodesOfEveryTernaryType) {
   }
 }
 
+TEST(Ternary, BlocksOfScaleZeroAreZerosUnderAnyScale) {
+  for (const DTypeInfo& type : all_dtypes()) {
+    if (!is_ternary(type.type)) continue;
+    // As ggml makes them: of zeros, and of values that vanish in a float16 scale, whose codes are 0 and 2, too.
+    std::vector<float> values(1024, 0.0f);
+    for (size_t k = 512; k < 768; ++k) values[k] = k % 2 ? 1e-9f : -1e-9f;
+    for (size_t k = 768; k < 1024; ++k) values[k] = k % 2 ? 0.5f : -0.5f;
+    auto bytes = encoded(type.type, values);
+    const TensorView view{type.type, Shape{2, 512}, bytes};
+    EXPECT_EQ(ternary_block_scale(view, 0), 0.5f) << type.name;
+    std::vector<uint8_t> codes(1024);
+    for (int64_t row = 0; row < 2; ++row) EXPECT_EQ(ternary_codes(view, row, 0.5f, codes.data() + row * 512), 0.5f);
+    for (size_t k = 0; k < 1024; ++k) ASSERT_EQ(codes[k], k < 768 ? 1 : k % 2 ? 2 : 0) << type.name << ' ' << k;
+    EXPECT_EQ(ternary_block_scale({type.type, Shape{1, 512}, std::span(bytes).first(bytes.size() / 2)}, 0), 1);
+  }
+}
+
 }  // namespace
 }  // namespace pare::kernels

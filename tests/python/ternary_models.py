@@ -6,7 +6,7 @@ import struct
 import gguf
 import numpy as np
 import torch
-from llama_models import BASE, randomize
+from llama_models import BASE, difference, randomize
 from safetensors.torch import load_file, save_file
 from transformers import BitNetConfig, BitNetForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.bitnet import pack_weights, replace_with_bitnet_linear
@@ -121,6 +121,32 @@ def ternary_tensors(folder):
             codes = torch.cat([(packed >> 2 * i & 3) for i in range(4)]).to(torch.int8) - 1
             found[name] = (codes.numpy(), float(tensors[name.replace(".weight", ".weight_scale")]))
     return found
+
+
+def stored_model(folder):
+    """What transformers makes of a folder of autobitlinear weights, in float32: its own loader needs accelerate for them."""
+    model = BitNetForCausalLM(BitNetConfig.from_pretrained(folder)).eval().float()
+    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
+    del quantization["quant_method"]
+    replace_with_bitnet_linear(model, ["lm_head"], BitNetQuantConfig(**quantization))
+    state = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    for name, (codes, _) in ternary_tensors(folder).items():
+        state[name] = torch.from_numpy(codes.astype(np.float32))
+    if model.config.tie_word_embeddings:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    return model
+
+
+def check_near(ours, theirs):
+    """Logits of short sequences, lists of [tokens, vocabulary], of one model whose linear layers quantize their inputs.
+
+    An activation whose product with its scale lies next to a half rounds differently after sums in another order: then a
+    step of 1/127 of the row's largest apart. So most sequences agree as floats do, and none is farther off than steps.
+    """
+    off = [difference([a], [b]) for a, b in zip(ours, theirs, strict=True)]
+    assert np.mean(np.array(off) <= 1e-5) >= 0.75, sorted(off)
+    assert max(off) <= 5e-2
 
 
 def pack_i2s(codes, scale, run):
