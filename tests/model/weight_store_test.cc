@@ -48,7 +48,7 @@ TEST_P(TernaryWeights, PackToTheSameBytesOnAnyNumberOfThreadsAndFromAnySource) {
   GetParam()->pack_codes(codes.data(), kColumns, 0, kRows, expected.data());
   for (const int threads : {1, 2, 5}) {
     ThreadPool pool(threads);
-    for (const WeightTensor* tensor : {&from_codes, &from_blocks}) {
+    for (const WeightTensor* tensor : {&from_codes, static_cast<const WeightTensor*>(&from_blocks)}) {
       WeightStore store(pool, GetParam()->layout);
       const auto weight = store.matrix(*tensor, int8_inputs());
       ASSERT_EQ(weight->packing, GetParam());
