@@ -11,6 +11,11 @@ namespace pare {
 // Ternary weights of checkpoints: whatever a file packs them in, a WeightTensor has them in a ternary storage type with
 // unit block scales, and the tensor's own scale beside it.
 
+/// Throws Error naming the tensor, row and column of a code that is not w + 1; `first_row`: that of the first codes.
+void check_ternary_codes(std::span<const uint8_t> codes, int64_t first_row, int64_t columns, const std::string& name);
+/// Throws Error naming the tensor unless the scale is a positive number.
+void check_ternary_scale(float scale, const std::string& name);
+
 /// Says how the weight (whose id, name, shape, owner and key are set) is made: in TQ2_0, or Q2_0 where 256 does not
 /// divide its rows; `from`: the file's bytes that fill reads. Throws Error naming the tensor if 64 does not either, or
 /// if the scale is no positive number; making it throws for a code that is none.

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "kernels/ternary.h"
+#include "model/ternary.h"
 
 namespace pare {
 namespace {
@@ -24,20 +25,6 @@ void pack_all(ThreadPool& pool, const kernels::Packing& packing, const TensorVie
   pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) { packing.pack(from, begin, end, to); });
 }
 
-/// Whether all codes are at most 2. Eight at once: a loop over bytes took longer than packing them.
-bool all_ternary(const uint8_t* codes, int64_t count) {
-  constexpr uint64_t kOnes = 0x0101010101010101;
-  uint64_t wrong = 0;
-  int64_t k = 0;
-  for (; k + 8 <= count; k += 8) {
-    uint64_t eight;
-    std::memcpy(&eight, codes + k, sizeof eight);
-    wrong |= (eight & eight >> 1 & kOnes) | (eight & ~(3 * kOnes));  // 3, or more
-  }
-  for (; k < count; ++k) wrong |= codes[k] > 2;
-  return wrong == 0;
-}
-
 /// Reads codes of ternary rows, checks them, and packs them, all on every thread.
 void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const WeightTensor& tensor,
                   const FillCodes& fill_codes, std::byte* to) {
@@ -46,14 +33,9 @@ void pack_ternary(ThreadPool& pool, const kernels::Packing& packing, const Weigh
   pool.parallel_for((rows + group - 1) / group, 4, [&](int64_t first, int64_t last, int) {
     Buffer<uint8_t> codes(static_cast<size_t>(group * columns));
     for (int64_t g = first; g < last; ++g) {
-      const int64_t begin = g * group, end = std::min(rows, begin + group), count = (end - begin) * columns;
+      const int64_t begin = g * group, end = std::min(rows, begin + group);
       fill_codes(begin, end, codes.data());
-      if (!all_ternary(codes.data(), count)) {
-        const uint8_t* wrong = std::find_if(codes.data(), codes.data() + count, [](uint8_t code) { return code > 2; });
-        const int64_t at = wrong - codes.data();
-        fail("tensor {}: code {} in row {}, column {}; expected 0, 1 or 2 (for -1, 0 and 1)", tensor.name, *wrong,
-             begin + at / columns, at % columns);
-      }
+      check_ternary_codes({codes.data(), static_cast<size_t>((end - begin) * columns)}, begin, columns, tensor.name);
       packing.pack_codes(codes.data(), columns, begin, end, to);
     }
   });
@@ -121,9 +103,7 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
     if (made.empty()) source = view.bytes;
     weight->scale *= block_scale;
   }
-  if (!(weight->scale > 0) || !std::isfinite(weight->scale)) {
-    fail("tensor {}: its scale is {}, expected a positive number", tensor.name, weight->scale);
-  }
+  check_ternary_scale(weight->scale, tensor.name);
   weight->packing = &choice_.ternary(weight->rows, weight->columns);
   weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
   weight->data = weight->packed.get();

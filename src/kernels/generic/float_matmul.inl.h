@@ -39,7 +39,6 @@ template <class P, class W>
 struct RowsInPlace {
   const std::byte* base;
   int64_t stride;  // bytes
-  PARE_INLINE void ahead(int64_t) const {}
   PARE_INLINE typename P::V at(int r, int64_t step) const {
     return W::template load<P>(base + r * stride + step * 16 * W::kBytes);
   }
@@ -146,14 +145,9 @@ template <class P, class W, int R, int C>
 int64_t multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
   return for_tiles<R, C>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const TileAhead<R>& ahead) {
-    const RowsInPlace<P, W> rows{a.weights + at * stride, stride};
-    const auto* x = reinterpret_cast<const float*>(a.input + i * a.input_stride);
-    float* output = a.output + i * a.output_stride + at;
-    if (i == 0)
-      whole_tile_of<P, R, C>(count, RowsFromMemory<P, W, R>{rows, ahead}, x, a.input_stride / 4, a.columns, output,
-                             a.output_stride);
-    else
-      whole_tile_of<P, R, C>(count, rows, x, a.input_stride / 4, a.columns, output, a.output_stride);
+    const RowsFromMemory<P, W, R> rows{{a.weights + at * stride, stride}, ahead};
+    whole_tile_of<P, R, C>(count, rows, reinterpret_cast<const float*>(a.input + i * a.input_stride),
+                           a.input_stride / 4, a.columns, a.output + i * a.output_stride + at, a.output_stride);
   });
 }
 

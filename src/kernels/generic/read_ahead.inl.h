@@ -20,15 +20,14 @@ struct TileAhead {
   static constexpr int64_t kDistance = kBytesAhead / kStreams;
   const std::byte* own;   // null: nothing is asked for
   const std::byte* next;  // the streams that are read after these, equally far apart
-  int64_t between;        // bytes from one stream to the next
-  int64_t length;         // bytes of one
+  int64_t between;        // bytes of one stream: the next begins behind it
 
   /// While kBytes at `at` of each stream are read.
   template <int kBytes>
   PARE_INLINE void ask(int64_t at) const {
     if (!own) return;
     const int64_t later = at + kDistance;
-    const std::byte* from = later < length ? own + later : next + (later - length);
+    const std::byte* from = later < between ? own + later : next + (later - between);
 #pragma GCC unroll 8
     for (int s = 0; s < kStreams; ++s)
 #pragma GCC unroll 20
@@ -36,7 +35,7 @@ struct TileAhead {
   }
   /// The beginning, of which nobody asked before.
   PARE_INLINE void begin() const {
-    for (int64_t i = 0; i < kDistance && i < length; i += 64)
+    for (int64_t i = 0; i < kDistance && i < between; i += 64)
       for (int s = 0; s < kStreams; ++s) __builtin_prefetch(own + s * between + i);
   }
 };
@@ -49,7 +48,7 @@ PARE_INLINE int64_t for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, 
   for (; row + (G - 1) * rows < a.row_end; row += G * rows) {
     const std::byte* own = a.weights + row / rows * between;
     const bool last = row + G * rows >= a.row_end;
-    const TileAhead<G> ahead{own, !last ? own + G * between : a.then ? a.then : own, between, between};
+    const TileAhead<G> ahead{own, !last ? own + G * between : a.then ? a.then : own, between};
     if (row == a.row_begin && !a.expected) ahead.begin();
     for (int64_t i = 0; i < a.input_rows; i += C) {
       const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
