@@ -9,7 +9,7 @@ namespace {
 // Waking the pool costs about as much as touching this many values.
 constexpr int64_t kParallelWork = 16384;
 // Slices a thread gets of a product: enough that one slow core does not hold up the rest, few enough to stay cheap.
-constexpr int64_t kSlicesPerThread = 4;
+constexpr int64_t kSlicesPerThread = 2;
 // Multiply-adds of a slice, at least: each one waits once for memory before its stream of weights flows.
 constexpr int64_t kSliceWork = 32768;
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstring>
 #include <iterator>
+#include <type_traits>
 
 #include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/unrolled.inl.h"
@@ -259,24 +260,22 @@ struct BlockKernel {
     return static_cast<int>(last < kInterleavedRows ? last : kInterleavedRows);
   }
 
-  /// Tiles of G groups from `row` on, for at most C activation rows each; returns the first row that is left.
   template <int G, int C>
-  static int64_t packed_tiles(const MultiplyArgs& a, int64_t row) {
+  static void packed_tiles(const MultiplyArgs& a) {
     const int64_t blocks = a.columns / kForm.columns, group_bytes = blocks * kLayout.bytes();
-    return for_tiles<G, C>(
-        a, row, kInterleavedRows, group_bytes, [&](int64_t at, int64_t i, int count, const TileAhead<G>& ahead) {
-          const Packed<G> units{a.weights + at / kInterleavedRows * group_bytes, group_bytes, nullptr, {}, {}};
-          tile_of<G, C>(count, units, ahead, a.input + i * a.input_stride, a.input_stride, blocks,
-                        {a.output + i * a.output_stride + at, a.output_stride, lanes_of(a.row_end - at, G), true});
+    for_tiles<G, C>(
+        a, a.row_begin, kInterleavedRows, group_bytes, [&](int64_t row, int64_t i, int count, const auto& ahead) {
+          constexpr int kGroups = std::decay_t<decltype(ahead)>::kCount;
+          const Packed<kGroups> units{a.weights + row / kInterleavedRows * group_bytes, group_bytes, nullptr, {}, {}};
+          tile_of<kGroups, C>(
+              count, units, ahead, a.input + i * a.input_stride, a.input_stride, blocks,
+              {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, kGroups), true});
         });
   }
-  /// Few activation rows: weights are unpacked for each tile of them, as they come from memory.
+  /// Few activation rows: weights are unpacked for each tile of them, as they come from memory. A single one leaves
+  /// registers for more groups.
   static void multiply_packed(const MultiplyArgs& a) {
-    // A single activation row leaves registers for more groups.
-    int64_t row = a.row_begin;
-    row = a.input_rows == 1 ? packed_tiles<P::kBlockRowGroups, 1>(a, row)
-                            : packed_tiles<P::kBlockGroups, P::kBlockInputs>(a, row);
-    packed_tiles<1, P::kBlockInputs>(a, row);
+    a.input_rows == 1 ? packed_tiles<P::kBlockRowGroups, 1>(a) : packed_tiles<P::kBlockGroups, P::kBlockInputs>(a);
   }
 
   /// A part of the product whose activations stay in the second-level cache.

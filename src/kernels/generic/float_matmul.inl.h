@@ -1,5 +1,6 @@
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/generic/read_ahead.inl.h"
 #include "kernels/matmul.h"
@@ -142,12 +143,13 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
 /// Tiles of R weight rows from `row` on, straight from their place, for few activation rows: weights are read (and
 /// converted) once per tile of at most C activation rows; the second and later tiles find them in the cache.
 template <class P, class W, int R, int C>
-int64_t multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
+void multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
-  return for_tiles<R, C>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const TileAhead<R>& ahead) {
-    const RowsFromMemory<P, W, R> rows{{a.weights + at * stride, stride}, ahead};
-    whole_tile_of<P, R, C>(count, rows, reinterpret_cast<const float*>(a.input + i * a.input_stride),
-                           a.input_stride / 4, a.columns, a.output + i * a.output_stride + at, a.output_stride);
+  for_tiles<R, C>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const auto& ahead) {
+    constexpr int kRows = std::decay_t<decltype(ahead)>::kCount;
+    const RowsFromMemory<P, W, kRows> rows{{a.weights + at * stride, stride}, ahead};
+    whole_tile_of<P, kRows, C>(count, rows, reinterpret_cast<const float*>(a.input + i * a.input_stride),
+                               a.input_stride / 4, a.columns, a.output + i * a.output_stride + at, a.output_stride);
   });
 }
 
@@ -254,8 +256,7 @@ void multiply_float(const MultiplyArgs& a) {
     row += (a.row_end - row) / R * R;
     multiply_panels<P, W>(a, row);
   }
-  row = multiply_rows_in_place<P, W, R, C>(a, row);
-  multiply_rows_in_place<P, W, 1, C>(a, row);
+  multiply_rows_in_place<P, W, R, C>(a, row);
 }
 
 /// A packing of each float type.

@@ -110,12 +110,10 @@ struct LutKernel {
     }
   }
 
-  template <int G>
-  static int64_t tiles(const MultiplyArgs& a, int64_t row) {
-    return for_tiles<G, 1>(a, row, kLookupRows, stride(a),
-                           [&](int64_t at, int64_t i, int, const TileAhead<G>& ahead) { tile<G>(a, at, i, ahead); });
+  static void multiply_lookups(const MultiplyArgs& a) {
+    for_tiles<kGroups, 1>(a, a.row_begin, kLookupRows, stride(a),
+                          [&](int64_t row, int64_t i, int, const auto& ahead) { tile(a, row, i, ahead); });
   }
-  static void multiply_lookups(const MultiplyArgs& a) { tiles<1>(a, tiles<kGroups>(a, a.row_begin)); }
 
   /// Codes w + 1 of one unit of a strip, [kUnitLookups * kColumns][32].
   template <int kUnit>

@@ -17,6 +17,7 @@ constexpr int kFirstLevel = 3, kSecondLevel = 2;  // of the cache, as __builtin_
 /// What a tile of kStreams streams asks for while it is computed.
 template <int kStreams>
 struct TileAhead {
+  static constexpr int kCount = kStreams;
   static constexpr int64_t kDistance = kBytesAhead / kStreams;
   const std::byte* own;   // null: nothing is asked for
   const std::byte* next;  // the streams that are read after these, equally far apart
@@ -40,11 +41,11 @@ struct TileAhead {
   }
 };
 
-/// Tiles of G streams (each `rows` weight rows in `between` bytes, the last perhaps of fewer rows) from `row` on, while
-/// there are as many: tile(row, first activation row, their number, ahead) for at most C activation rows at a time, of
-/// which the first reads weights from memory. Returns the first row that is left.
+/// All rows of a product from `row` on in tiles of G streams, each `rows` weight rows in `between` bytes (the last
+/// perhaps of fewer rows), then what is left in tiles of half as many: tile(row, first activation row, their number,
+/// ahead) for at most C activation rows at a time, of which the first reads weights from memory.
 template <int G, int C, class Tile>
-PARE_INLINE int64_t for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, int64_t between, Tile tile) {
+PARE_INLINE void for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, int64_t between, Tile tile) {
   for (; row + (G - 1) * rows < a.row_end; row += G * rows) {
     const std::byte* own = a.weights + row / rows * between;
     const bool last = row + G * rows >= a.row_end;
@@ -55,7 +56,7 @@ PARE_INLINE int64_t for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, 
       tile(row, i, count, i == 0 ? ahead : TileAhead<G>{});
     }
   }
-  return row;
+  if constexpr (G > 1) for_tiles<G / 2, C>(a, row, rows, between, tile);
 }
 
 }  // namespace

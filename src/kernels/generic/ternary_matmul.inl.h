@@ -1,5 +1,6 @@
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/unrolled.inl.h"
@@ -190,20 +191,17 @@ struct TernaryKernel {
     packed_tile<G, C>(a, row, i, ahead);
   }
 
-  /// Tiles of G groups from `row` on, for at most C activation rows each; returns the first row that is left.
   template <int G, int C>
-  static int64_t packed_tiles(const MultiplyArgs& a, int64_t row) {
+  static void packed_tiles(const MultiplyArgs& a) {
     const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
-    return for_tiles<G, C>(a, row, kInterleavedRows, stride,
-                           [&](int64_t at, int64_t i, int count, const TileAhead<G>& ahead) {
-                             packed_tile_of<G, C>(count, a, at, i, ahead);
-                           });
+    for_tiles<G, C>(a, a.row_begin, kInterleavedRows, stride,
+                    [&](int64_t row, int64_t i, int count, const auto& ahead) {
+                      packed_tile_of<std::decay_t<decltype(ahead)>::kCount, C>(count, a, row, i, ahead);
+                    });
   }
+  /// A single activation row leaves registers for more groups.
   static void multiply_packed(const MultiplyArgs& a) {
-    // A single activation row leaves registers for more groups.
-    int64_t row = a.row_begin;
-    row = a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a, row) : packed_tiles<kGroups, kInputs>(a, row);
-    packed_tiles<1, kInputs>(a, row);
+    a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a) : packed_tiles<kGroups, kInputs>(a);
   }
 
   /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.
