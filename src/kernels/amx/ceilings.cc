@@ -1,7 +1,4 @@
-#include <immintrin.h>
-
-#include <cstdint>
-
+#include "kernels/amx/tiles.h"
 #include "kernels/tables.h"
 
 namespace pare::kernels {
@@ -10,16 +7,11 @@ namespace {
 constexpr int kChains = 4;
 constexpr int64_t kTileMultiplies = 16 * 16 * 64;
 
-struct alignas(64) Config {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
-};
-
 /// Products of tiles of zeros: the unit's time does not depend on values.
 int32_t multiply_rounds(int64_t rounds) {
-  const Config config;
-  _tile_loadconfig(&config);
+  TileConfig config;
+  for (int t = 0; t < 6; ++t) config.set(t, 16, 64);
+  use(config);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);

@@ -1,9 +1,7 @@
 #pragma once
-#include <immintrin.h>
-
 #include <cstddef>
-#include <cstdint>
 
+#include "kernels/amx/tiles.h"
 #include "kernels/generic/ternary_matmul.inl.h"
 
 namespace pare::kernels {
@@ -18,15 +16,10 @@ struct AmxPanels {
   static constexpr int64_t kColumns = 576, kInputRows = 256;
   static constexpr int kTileRows = 16, kTileBytes = 64;
 
-  struct alignas(64) Config {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  };
   static PARE_INLINE void begin() {
-    Config config;
-    for (int t = 0; t < 8; ++t) config.row_bytes[t] = kTileBytes, config.rows[t] = kTileRows;
-    _tile_loadconfig(&config);
+    TileConfig config;
+    for (int t = 0; t < 8; ++t) config.set(t, kTileRows, kTileBytes);
+    use(config);
   }
   static PARE_INLINE void end() { _tile_release(); }
 
@@ -68,6 +61,7 @@ struct AmxPanels {
   /// As RegisterTiles::multiply.
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
                        int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride) {
+    tiles_see_memory();
     int64_t i = 0;
     for (; i + 2 * kTileRows <= inputs; i += 2 * kTileRows) {
       int g = 0;

@@ -19,7 +19,7 @@ struct Avx2 {
   };
 
   // 16 registers: 12 accumulators leave room for two vectors of weights and one of activations.
-  static constexpr int kTileRows = 2, kTileInputs = 3;
+  static constexpr int kTileRows = 2, kTileInputs = 3, kTileRowsOfOne = 4;
   static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 4;
   static constexpr int kAttendVectors = 6, kAttendQueries = 6;
   static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 1024, kPanelInputRows = 96;

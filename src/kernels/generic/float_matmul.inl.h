@@ -256,6 +256,8 @@ void multiply_float(const MultiplyArgs& a) {
     row += (a.row_end - row) / R * R;
     multiply_panels<P, W>(a, row);
   }
+  // A single activation row leaves registers to read more streams side by side.
+  if (a.input_rows == 1) return multiply_rows_in_place<P, W, P::kTileRowsOfOne, 1>(a, row);
   multiply_rows_in_place<P, W, R, C>(a, row);
 }
 

@@ -19,7 +19,7 @@ struct Neon {
   };
 
   // 32 registers: 16 accumulators leave room for two vectors of weights and one of activations.
-  static constexpr int kTileRows = 2, kTileInputs = 2;
+  static constexpr int kTileRows = 2, kTileInputs = 2, kTileRowsOfOne = 4;
   static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 2;
   static constexpr int kAttendVectors = 5, kAttendQueries = 5;
   static constexpr int64_t kPanelInputs = 12, kPanelRows = 32, kPanelColumns = 512, kPanelInputRows = 96;
