@@ -221,8 +221,9 @@ CLI::Option* add_threshold_option(CLI::App* command, Common& common) {
   return command
       ->add_option(
           "--attention-threshold", common.attention_threshold,
-          "Leave out values whose attention weights are below this part of the largest of their row: faster on "
-          "long contexts, and not the same result (see pare analyze; default: 0, nothing is left out)")
+          "Leave out values whose attention weights are below this part of the largest of their row, and take the mean "
+          "of 64 tokens' for them: faster on long contexts, and not the same result (see pare analyze; default: 0, "
+          "nothing is left out)")
       ->type_name("TAU")
       ->check(CLI::Range(0.0, 0.999999));
 }

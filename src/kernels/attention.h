@@ -40,7 +40,9 @@ constexpr int64_t kv_spans(int64_t tokens) { return (tokens + kKvSpanTokens - 1)
 
 // Attention in two passes, of one softmax or of the difference of two (Differential Transformer, arXiv 2410.05258:
 // weights softmax(q1 k1) - lambda softmax(q2 k2)). All scores stay in scratch, so that both softmaxes are known in full
-// before values are read: the maps are combined first, values are read once, and only where a weight counts.
+// before values are read: the maps are combined first, values are read once, and only where a weight counts. What is
+// not read is not lost: the mean of its page's values takes its place, under the sum of the weights left out. A page
+// that a query does not see whole has no mean for it, and is read.
 
 inline constexpr int kMostMaps = 2, kMostValueParts = 2;
 
@@ -57,8 +59,9 @@ struct TwoPassArgs {
   float* const* outputs;                   // [query_count] -> [value_parts * value_dim]
   const int64_t* visible;                  // [query_count], as in AttendArgs
   float threshold;                         // values whose weights are below this part of the row's largest are not read
-  float* scratch;                          // [spans, two_pass_span_floats]
-  int64_t* read;                           // with a threshold: grows by the (query, token) pairs whose values were read
+  const float* value_means[kMostValueParts];  // with a threshold: [value_parts] -> [whole pages, padded value_dim]
+  float* scratch;                             // [spans, two_pass_span_floats]
+  int64_t* read;  // with a threshold: grows by the (query, token) pairs whose values were read
 };
 
 /// Floats of scratch for each span of the longest query.
@@ -82,6 +85,8 @@ struct KvFormat {
   /// Stores one token's key or value of one head in slot [0, kKvPageTokens) of a page.
   void (*store_key)(const float* key, int head_dim, std::byte* page, int slot);
   void (*store_value)(const float* value, int value_dim, std::byte* page, int slot);
+  /// The mean of the values of a whole page, [padded value_dim]: sum of v / kKvPageTokens, fused, ascending.
+  void (*value_mean)(const std::byte* page, int value_dim, float* mean);
   void (*attend)(const AttendArgs& args);
   /// The same in parts: attend_span for each span of the longest query, in any order and at the same time, and then
   /// merge_spans, with the same scratch.

@@ -99,6 +99,10 @@ kernels::TwoPassArgs Model::two_pass_args(const AttentionRun& run, int64_t task,
   Workspace::Pointers& p = work_->pointers[static_cast<size_t>(worker)];
   const auto keys = [&](int i) { return run.cache.key_pages(sequence, run.index, group.key_heads[i]).data(); };
   const auto values = [&](int i) { return run.cache.value_pages(sequence, run.index, group.value_heads[i]).data(); };
+  const auto means = [&](int i) -> const float* {
+    if (attention_threshold_ == 0) return nullptr;
+    return run.cache.value_means(sequence, run.index, group.value_heads[i]);
+  };
   return {group.maps,
           group.value_parts,
           {keys(0), keys(1)},
@@ -112,6 +116,7 @@ kernels::TwoPassArgs Model::two_pass_args(const AttentionRun& run, int64_t task,
           p.outputs.data(),
           p.visible.data(),
           attention_threshold_,
+          {means(0), means(1)},
           work_->scratch.data() + own * run.scratch,
           &p.read};
 }
@@ -243,14 +248,18 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   }
   run.spans = kernels::kv_spans(longest);
   run.split = run.spans > 1 && run.tasks < pool_.size() * kTasksPerThread;
-  // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other.
-  run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows;
+  // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other; but means
+  // of pages are made before any head begins.
+  run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
   if (!run.alone) {
     for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         for (int head = 0; head < config.kv_heads; ++head) rotate_and_store(index, chunk, cache, i, head);
       }
     });
+  }
+  if (attention_threshold_ > 0) {
+    for (const Chunk::Run& r : chunk.runs) cache.update_means(r.sequence, index);
   }
   const bool two_pass = config.is_differential() || attention_threshold_ > 0;
   const int queries = tile_rows * group.count;

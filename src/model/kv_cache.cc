@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/kv_pages.h"
 
 namespace pare {
 
@@ -85,11 +86,31 @@ void KvCache::store(int sequence, int layer, int kv_head, int64_t index, const f
   format_->store_value(value, shape.head_dim, page + shape.key_page, at);
 }
 
+void KvCache::update_means(int sequence, int layer) {
+  const LayerShape& shape = shapes_[static_cast<size_t>(layer)];
+  Slot& s = slot(sequence, layer);
+  const int64_t width = kernels::padded_value_dim(shape.head_dim), whole = s.length / kKvPageTokens;
+  s.means.resize(static_cast<size_t>(shape.kv_heads));
+  for (size_t head = 0; head < s.means.size(); ++head) {
+    s.means[head].resize(static_cast<size_t>(whole * width));
+    for (int64_t page = s.means_made; page < whole; ++page) {
+      format_->value_mean(s.values[head][static_cast<size_t>(page)], shape.head_dim,
+                          s.means[head].data() + page * width);
+    }
+  }
+  s.means_made = whole;
+}
+
+const float* KvCache::value_means(int sequence, int layer, int kv_head) const {
+  return slot(sequence, layer).means[static_cast<size_t>(kv_head)].data();
+}
+
 void KvCache::truncate(int sequence, int64_t length) {
   for (size_t layer = 0; layer < shapes_.size(); ++layer) {
     Slot& s = slot(sequence, static_cast<int>(layer));
     if (s.length <= length) continue;
     s.length = length;
+    s.means_made = std::min(s.means_made, length / kKvPageTokens);
     const auto pages = static_cast<size_t>((length + kKvPageTokens - 1) / kKvPageTokens);
     free_[layer].insert(free_[layer].end(), s.pages.begin() + static_cast<ptrdiff_t>(pages), s.pages.end());
     s.pages.resize(pages);

@@ -34,6 +34,10 @@ class KvCache {
   /// Fills token `index` of a KV head, which extend() has made room for. Different tokens and heads may be stored at
   /// the same time.
   void store(int sequence, int layer, int kv_head, int64_t index, const float* key, const float* value);
+  /// Makes value_means of a layer's whole pages, those that are not there yet. Not while tokens are stored.
+  void update_means(int sequence, int layer);
+  /// Mean values of one KV head's pages, [whole pages, padded head_dim], as of the last update_means().
+  const float* value_means(int sequence, int layer, int kv_head) const;
   /// Forgets a sequence's tokens from `length` on, in every layer. For caches whose layers hold the same tokens.
   void truncate(int sequence, int64_t length);
   void clear(int sequence) { truncate(sequence, 0); }
@@ -47,6 +51,8 @@ class KvCache {
     std::vector<std::byte*> pages;                      // [pages] of every KV head's keys, then values
     std::vector<std::vector<const std::byte*>> keys;    // [kv_heads][pages]
     std::vector<std::vector<const std::byte*>> values;  // [kv_heads][pages]
+    std::vector<std::vector<float>> means;              // [kv_heads][means_made, padded head_dim]; none if never wanted
+    int64_t means_made = 0;                             // pages
   };
   struct LayerShape {
     int kv_heads = 0, head_dim = 0;

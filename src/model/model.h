@@ -67,7 +67,8 @@ class Model {
   /// a full context, or too little room for logits, before anything is changed.
   void forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer = nullptr);
   /// From now on attention, of either kind, leaves out values whose weights are below this part of the largest of their
-  /// row: faster on long contexts, and not the same result. 0 leaves nothing out. Throws Error unless it is in [0, 1).
+  /// row, in pages of the cache that a row sees whole, and puts a page's mean in their place: faster on long contexts,
+  /// and not the same result. 0 leaves nothing out. Throws Error unless it is in [0, 1).
   void set_attention_threshold(float threshold);
   float attention_threshold() const { return attention_threshold_; }
   /// [layers] What was read since the threshold was set; only counted where one is.

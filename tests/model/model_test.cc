@@ -154,6 +154,31 @@ TEST(Model, ForgettingTokensIsAsIfTheyNeverCame) {
   EXPECT_EQ(first, again);
 }
 
+// Means of values follow what is stored: new tokens in place of forgotten ones have means of their own.
+TEST(KvCache, MeansOfPagesAreMadeAgainAfterTokensAreForgotten) {
+  const ModelConfig config = small_config();
+  KvCache cache(config, 1, 500, DType::kF32);
+  const auto width = static_cast<size_t>(config.layers[0].attention->head_dim);
+  const auto store = [&](int64_t first, int64_t last, float value) {
+    const std::vector<float> vector(width, value);
+    cache.extend(0, 0, last - first);
+    for (int64_t i = first; i < last; ++i) cache.store(0, 0, 0, i, vector.data(), vector.data());
+    cache.update_means(0, 0);
+  };
+  const auto mean = [&](size_t page) { return cache.value_means(0, 0, 0)[page * ((width + 15) / 16 * 16)]; };
+  store(0, 130, 1);
+  EXPECT_EQ(mean(0), 1);
+  EXPECT_EQ(mean(1), 1);
+  cache.truncate(0, 96);
+  store(96, 100, 3);
+  store(100, 128, 3);
+  EXPECT_EQ(mean(0), 1);
+  EXPECT_EQ(mean(1), 2);
+  cache.clear(0);
+  store(0, 64, 5);
+  EXPECT_EQ(mean(0), 5);
+}
+
 TEST(KvCache, PagesOfForgottenTokensAreUsedAgain) {
   KvCache cache(small_config(), 2, 500, DType::kQ8_0);
   cache.extend(0, 1, 300);

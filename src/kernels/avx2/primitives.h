@@ -85,6 +85,10 @@ struct Avx2 {
     const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, b.high, _CMP_NLT_UQ));
     return static_cast<uint32_t>(low | high << 8);
   }
+  static PARE_INLINE V where_below(V v, V a, V b) {
+    return {_mm256_and_ps(_mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ), v.low),
+            _mm256_and_ps(_mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ), v.high)};
+  }
   static PARE_INLINE float fold_add(V v) {
     const __m256 eight = _mm256_add_ps(v.low, v.high);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

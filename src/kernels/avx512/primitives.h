@@ -57,6 +57,9 @@ struct Avx512 {
     return _mm512_scalef_ps(v, _mm512_sub_ps(t, _mm512_set1_ps(0x1.8p23f)));  // rounds once, too
   }
   static PARE_INLINE uint32_t not_below(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
+  static PARE_INLINE V where_below(V v, V a, V b) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), v);
+  }
   static PARE_INLINE __m256 upper(V v) { return _mm512_extractf32x8_ps(v, 1); }
   static PARE_INLINE float fold_add(V v) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), upper(v));

@@ -46,23 +46,25 @@ struct KvQ8_0 : PagesQ8_0 {
   }
 };
 
-// Rows of a page that the second-level cache is asked for before they are read: it takes the time of a few to answer.
-constexpr int64_t kRowsAhead = 8;
+// Memory is asked for what is read so many bytes later, hardware does not foresee where the next page begins; into the
+// second-level cache, for the first has fewer requests under way at once.
+constexpr int64_t kPageBytesAhead = 4096;
 
-/// Keys or values of a page, and where what is read in their place a page later lies, which memory is asked for
-/// meanwhile: hardware does not foresee where a head's next page begins.
+/// Keys or values of a page, as rows of codes behind scales, and those that are read after them.
 struct PageHalf {
   const std::byte* at;
   const std::byte* next;
+  int64_t rows;
 
-  PARE_INLINE PageHalf operator+(int64_t bytes) const { return {at + bytes, next + bytes}; }
+  PARE_INLINE PageHalf operator+(int64_t bytes) const { return {at + bytes, next + bytes, rows}; }
   PARE_INLINE void ask_for_next(int64_t offset, int64_t bytes) const {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + offset + i, 0, kSecondLevel);
   }
-  PARE_INLINE void ask_for_rows(int64_t offset, int64_t row_bytes, int64_t bytes) const {
-    for (int64_t i = 0; i < bytes; i += 64)
-      __builtin_prefetch(at + offset + kRowsAhead * row_bytes + i, 0, kFirstLevel);
-    ask_for_next(offset, bytes);
+  /// While `bytes` at `offset` are read.
+  PARE_INLINE void ask_ahead(int64_t offset, int64_t row_bytes, int64_t bytes) const {
+    const int64_t later = offset + kPageBytesAhead - rows * row_bytes;
+    const std::byte* from = later < 0 ? at + offset + kPageBytesAhead : next + later;
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
   }
 };
 
@@ -86,7 +88,7 @@ PARE_INLINE void accumulate_outer(const float* const (&left)[kRows], PageHalf ri
     V w[N];
 #pragma GCC unroll 8
     for (int v = 0; v < N; ++v) w[v] = T::template load<P>(right.at + i * row_bytes + v * 16 * T::kBytes);
-    right.ask_for_rows(i * row_bytes, row_bytes, N * 16 * T::kBytes);
+    right.ask_ahead(i * row_bytes, row_bytes, N * 16 * T::kBytes);
 #pragma GCC unroll 16
     for (int t = 0; t < kRows; ++t)
 #pragma GCC unroll 8
@@ -264,7 +266,8 @@ void attend_page(const AttendArgs& a, int64_t span, int64_t query, int64_t page,
     states[t] = state_of(a, span, query + t);
     outputs[t] = states[t].output;
   }
-  const PageHalf keys{a.key_pages[page], a.key_pages[next]}, values{a.value_pages[page], a.value_pages[next]};
+  const PageHalf keys{a.key_pages[page], a.value_pages[page], a.head_dim};
+  const PageHalf values{a.value_pages[page], a.key_pages[next], kKvPageTokens};
   page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, scores);
   page_softmax<P, kRows>(states, tokens, scores, change);
   page_values_seen<P, T, kRows>(a.value_dim, weights, values, tokens, outputs, change);

@@ -137,6 +137,10 @@ struct Scalar {
     for (int i = 0; i < 16; ++i) bits |= (a.lane[i] < b.lane[i] ? 0u : 1u) << i;
     return bits;
   }
+  /// v where a < b, 0 elsewhere.
+  static PARE_INLINE V where_below(const V& v, const V& a, const V& b) {
+    return map([&](int i) { return a.lane[i] < b.lane[i] ? v.lane[i] : 0.0f; });
+  }
   /// Lanes folded 8-4-2-1: i with i + 8, then i + 4, ...
   static PARE_INLINE float fold_add(V v) {
     for (int half = 8; half > 0; half /= 2)

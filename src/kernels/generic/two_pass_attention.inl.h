@@ -7,8 +7,10 @@
 // then, over the spans a query sees, ascending: M = max(m), e = exp(m - M), L = sum(l * e), and each span's factor
 //   f = e / L, of the second map -lambda * (e / L);
 // then w = p f of the first map, fused += p f of the second; partial outputs += w v, fused, ascending over the span's
-// tokens; and at the end the sum of the partial outputs, ascending. As each query's operations are the same whatever is
-// computed beside them, so are its results.
+// tokens, with a threshold page by page, and after each page that the query sees whole += r u, fused, where r sums the
+// weights left out in 16 lanes folded 8-4-2-1 and u is the mean of the page's values; and at the end the sum of the
+// partial outputs, ascending. As each query's operations are the same whatever is computed beside them, so are its
+// results.
 
 namespace pare::kernels {
 namespace {
@@ -17,8 +19,10 @@ namespace {
 struct TwoPassSpan {
   struct alignas(64) Head {  // of a query
     float maximum[kMostMaps], sum[kMostMaps], factor[kMostMaps];
-    float largest;  // absolute value of a weight
-    float unused[9];
+    float largest;     // absolute value of a weight
+    float limit;       // absolute values of weights below it are left out
+    uint64_t kept[2];  // tokens of a page and of the one after it: bit t stands for token t
+    float unused[4];
   };
   static_assert(sizeof(Head) == 64);
   Head* heads;     // [queries]
@@ -94,7 +98,9 @@ void two_pass_scores(const TwoPassArgs& a, int64_t span) {
         const float* queries[kRows];
         for (int t = 0; t < kRows; ++t) queries[t] = a.queries[map][query + t];
         auto* to = reinterpret_cast<float(*)[kKvPageTokens]>(s.page_scores(i, map, query));
-        const PageHalf keys{a.key_pages[map][page], a.key_pages[map][next]};
+        const bool last = map + 1 == a.maps;
+        const std::byte* after = last ? a.key_pages[0][next] : a.key_pages[map + 1][page];
+        const PageHalf keys{a.key_pages[map][page], after, a.head_dim};
         page_scores<P, T, kRows, vectors_for<P>(kRows)>(a.head_dim, a.scale, queries, keys, to);
       }
     });
@@ -165,97 +171,166 @@ void two_pass_weights(const TwoPassArgs& a, int64_t span) {
   }
 }
 
-/// Tokens of a page whose weights count, ascending, beside their weights.
-struct KeptTokens {
-  int count = 0;
-  int32_t token[kKvPageTokens];
-  alignas(64) float weight[kKvPageTokens];
-};
+static_assert(kKvPageTokens == 64, "a word has a bit for each token of a page");
+
+/// Calls work(token) for each bit of a page's tokens, ascending.
+template <class Work>
+PARE_INLINE void for_tokens_of(uint64_t tokens, Work work) {
+  for (; tokens != 0; tokens &= tokens - 1) work(__builtin_ctzll(tokens));
+}
 
 /// o += w v over the kept tokens of a page, N vectors of columns at a time.
 template <class P, class T, int N>
-PARE_INLINE void kept_values_columns(int value_dim, const KeptTokens& kept, PageHalf values, float* output,
-                                     int64_t column) {
+PARE_INLINE void kept_values_columns(int value_dim, const float* weights, uint64_t kept, const std::byte* page,
+                                     float* output, int64_t column) {
   using V = typename P::V;
   const int64_t row_bytes = padded_value_dim(value_dim) * T::kBytes;
-  const std::byte* at = values.at + column * T::kBytes;
-  if constexpr (T::kBlock != 0) at += T::scales_bytes(value_dim);
-  for (int i = 0; i < kept.count; ++i)
-    for (int64_t b = 0; b < N * 16 * T::kBytes; b += 64)
-      __builtin_prefetch(at + kept.token[i] * row_bytes + b, 0, kFirstLevel);
+  constexpr int kShared = T::kBlock == 0 || N < T::kBlock / 16 ? N : T::kBlock / 16;  // vectors of one scale
+  const float* left = weights;
+  const std::byte* right = page + column * T::kBytes;
+  alignas(64) float scaled[N / kShared * kKvPageTokens];
+  if constexpr (T::kBlock != 0) {
+    const std::byte* scales = page + column / T::kBlock * T::kScaleRow;
+    for (int i = 0; i < N / kShared * kKvPageTokens; i += 16) {
+      const V scale = P::load_f16(scales + i * T::kScaleBytes);
+      P::store(scaled + i, P::mul(P::load(weights + i % kKvPageTokens), scale));
+    }
+    left = scaled;
+    right += T::scales_bytes(value_dim);
+  }
   V acc[N];
 #pragma GCC unroll 8
   for (int v = 0; v < N; ++v) acc[v] = P::load(output + column + v * 16);
-  constexpr int kShared = T::kBlock == 0 || N < T::kBlock / 16 ? N : T::kBlock / 16;  // vectors of one scale
-  alignas(64) float scaled[N / kShared][kKvPageTokens];
-  if constexpr (T::kBlock != 0) {
-    for (int block = 0; block < N / kShared; ++block) {
-      alignas(64) float scales[kKvPageTokens];
-      const std::byte* from = values.at + (column / T::kBlock + block) * T::kScaleRow;
-      for (int i = 0; i < kKvPageTokens; i += 16) P::store(scales + i, P::load_f16(from + i * T::kScaleBytes));
-      for (int i = 0; i < kept.count; ++i) scaled[block][i] = kept.weight[i] * scales[kept.token[i]];
-    }
-  }
-  for (int i = 0; i < kept.count; ++i) {
-    const std::byte* row = at + kept.token[i] * row_bytes;
+  for_tokens_of(kept, [&](int token) {
+    const std::byte* row = right + token * row_bytes;
 #pragma GCC unroll 8
     for (int v = 0; v < N; ++v) {
-      const float weight = T::kBlock == 0 ? kept.weight[i] : scaled[v / kShared][i];
-      acc[v] = P::fma(P::set1(weight), T::template load<P>(row + v * 16 * T::kBytes), acc[v]);
+      const V weight = P::set1(left[token + v / kShared * kKvPageTokens]);
+      acc[v] = P::fma(weight, T::template load<P>(row + v * 16 * T::kBytes), acc[v]);
     }
-  }
+  });
 #pragma GCC unroll 8
   for (int v = 0; v < N; ++v) P::store(output + column + v * 16, acc[v]);
 }
 
 template <class P, class T>
-__attribute__((noinline)) void kept_values(int value_dim, const KeptTokens& kept, PageHalf values, float* output) {
+__attribute__((noinline)) void kept_values(int value_dim, const float* weights, uint64_t kept, const std::byte* page,
+                                           float* output) {
   constexpr int N = vectors_for<P>(1);
   const int64_t columns = padded_value_dim(value_dim);
   int64_t column = 0;
   for (; column + N * 16 <= columns; column += N * 16)
-    kept_values_columns<P, T, N>(value_dim, kept, values, output, column);
-  for (; column < columns; column += 16) kept_values_columns<P, T, 1>(value_dim, kept, values, output, column);
+    kept_values_columns<P, T, N>(value_dim, weights, kept, page, output, column);
+  for (; column < columns; column += 16) kept_values_columns<P, T, 1>(value_dim, weights, kept, page, output, column);
 }
 
-/// Tokens [0, seen) of a page whose weights are not below the limit.
+/// Asks for rows of a page of values, and for the scales of all.
+template <class T>
+PARE_INLINE void ask_for_values(int value_dim, const std::byte* page, uint64_t tokens) {
+  const int64_t row_bytes = padded_value_dim(value_dim) * T::kBytes;
+  for_tokens_of(tokens, [&](int token) {
+    const std::byte* row = page + token * row_bytes;
+    if constexpr (T::kBlock != 0) row += T::scales_bytes(value_dim);
+    for (int64_t b = 0; b < row_bytes; b += 64) __builtin_prefetch(row + b, 0, kFirstLevel);
+  });
+}
+
+/// Tokens of a page, of which a query sees `seen`, whose values it reads: where it sees all, those whose weights are
+/// not below the limit.
 template <class P>
-PARE_INLINE void keep_tokens(const float* weights, int64_t seen, float limit, KeptTokens& kept) {
+PARE_INLINE uint64_t kept_tokens(const float* weights, int64_t seen, float limit) {
   using V = typename P::V;
-  kept.count = 0;
-  for (int first = 0; first < kKvPageTokens && first < seen; first += 16) {
+  if (seen < kKvPageTokens) return (uint64_t{1} << seen) - 1;
+  uint64_t kept = 0;
+#pragma GCC unroll 4
+  for (int first = 0; first < kKvPageTokens; first += 16) {
     const V w = P::load(weights + first);
-    uint32_t bits = P::not_below(P::max(w, P::sub(P::zero(), w)), P::set1(limit));
-    if (seen - first < 16) bits &= (1u << (seen - first)) - 1;
-    for (; bits != 0; bits &= bits - 1) {
-      const int token = first + __builtin_ctz(bits);
-      kept.token[kept.count] = token;
-      kept.weight[kept.count++] = weights[token];
-    }
+    kept |= uint64_t{P::not_below(P::max(w, P::sub(P::zero(), w)), P::set1(limit))} << first;
   }
+  return kept;
 }
 
-/// Values of a span with what is below the threshold left out, query by query: what one leaves out another may read.
+/// What each query keeps of a page, in kept[which] of its head in the span; the union of all.
+template <class P>
+PARE_INLINE uint64_t keep_tokens(const TwoPassSpan& s, int64_t page, int which) {
+  const TwoPassArgs& a = s.args;
+  const TwoPassSpan of_page(a, page / kSpanPages);
+  uint64_t all = 0;
+  for (int64_t q = 0; q < a.query_count; ++q) {
+    const int64_t seen = a.visible[q] - page * kKvPageTokens;
+    const float* weights = of_page.page_scores(page % kSpanPages, 0, q);
+    const uint64_t kept = seen <= 0 ? 0 : kept_tokens<P>(weights, seen, s.heads[q].limit);
+    s.heads[q].kept[which] = kept;
+    all |= kept;
+  }
+  return all;
+}
+
+/// o += (sum of a page's weights below the limit) * (mean of its values).
+template <class P>
+__attribute__((noinline)) void add_mean(int value_dim, const float* weights, float limit, const float* mean,
+                                        float* output) {
+  using V = typename P::V;
+  V left_out = P::zero();
+#pragma GCC unroll 4
+  for (int first = 0; first < kKvPageTokens; first += 16) {
+    const V w = P::load(weights + first);
+    left_out = P::add(left_out, P::where_below(w, P::max(w, P::sub(P::zero(), w)), P::set1(limit)));
+  }
+  const V weight = P::set1(P::fold_add(left_out));
+  for (int64_t d = 0; d < padded_value_dim(value_dim); d += 16)
+    P::store(output + d, P::fma(weight, P::load(mean + d), P::load(output + d)));
+}
+
+template <class P, class T>
+void value_mean(const std::byte* page, int value_dim, float* mean) {
+  alignas(64) float share[kKvPageTokens];
+  for (float& w : share) w = 1.0f / kKvPageTokens;
+  std::memset(mean, 0, static_cast<size_t>(padded_value_dim(value_dim)) * sizeof(float));
+  kept_values<P, T>(value_dim, share, ~uint64_t{0}, page, mean);
+}
+
+/// Values of a span; in place of those below the threshold their pages' means. Query by query: what one leaves out
+/// another may read.
+/// While a page is computed with, memory is asked for what any query keeps of the next, a share with each query's work:
+/// rows that lie here and there are not foreseen by hardware, and too many requests at once would make work wait.
 template <class P, class T>
 void sparse_values(const TwoPassArgs& a, int64_t span) {
   const TwoPassSpan s(a, span);
-  int64_t read = 0;
   for (int64_t q = 0; q < a.query_count; ++q) {
     float largest = 0;
     for (int64_t i = 0; i < kv_spans(a.visible[q]); ++i) {
       const float of_span = TwoPassSpan(a, i).heads[q].largest;
       largest = of_span > largest ? of_span : largest;
     }
-    for_pages(a, span, [&](int64_t i, int64_t page, int64_t next) {
-      KeptTokens kept;
-      keep_tokens<P>(s.page_scores(i, 0, q), a.visible[q] - page * kKvPageTokens, a.threshold * largest, kept);
-      read += kept.count;
-      for (int part = 0; kept.count > 0 && part < a.value_parts; ++part) {
-        const PageHalf values{a.value_pages[part][page], a.value_pages[part][next]};
-        kept_values<P, T>(a.value_dim, kept, values, s.output(q, part));
-      }
-    });
+    s.heads[q].limit = a.threshold * largest;
   }
+  int64_t read = 0;
+  const auto ask_for = [&](int64_t page, uint64_t tokens) {
+    for (int part = 0; part < a.value_parts; ++part) ask_for_values<T>(a.value_dim, a.value_pages[part][page], tokens);
+  };
+  for_pages(a, span, [&](int64_t i, int64_t page, int64_t next) {
+    const int now = static_cast<int>(i % 2);
+    if (i == 0) ask_for(page, keep_tokens<P>(s, page, now));
+    uint64_t coming = next > page ? keep_tokens<P>(s, next, 1 - now) : 0;
+    const int64_t share = (__builtin_popcountll(coming) + a.query_count - 1) / a.query_count;
+    for (int64_t q = 0; q < a.query_count; ++q) {
+      uint64_t rest = coming;
+      for (int64_t n = 0; n < share; ++n) rest &= rest - 1;
+      ask_for(next, coming & ~rest);
+      coming = rest;
+      const uint64_t kept = s.heads[q].kept[now];
+      read += __builtin_popcountll(kept);
+      const bool whole = a.visible[q] - page * kKvPageTokens >= kKvPageTokens;
+      for (int part = 0; part < a.value_parts; ++part) {
+        const float* weights = s.page_scores(i, 0, q);
+        if (kept != 0) kept_values<P, T>(a.value_dim, weights, kept, a.value_pages[part][page], s.output(q, part));
+        if (!whole || kept == ~uint64_t{0}) continue;
+        const float* mean = a.value_means[part] + page * padded_value_dim(a.value_dim);
+        add_mean<P>(a.value_dim, weights, s.heads[q].limit, mean, s.output(q, part));
+      }
+    }
+  });
   *a.read += read;
 }
 
@@ -270,7 +345,9 @@ void dense_values(const TwoPassArgs& a, int64_t span) {
       for (int part = 0; part < a.value_parts; ++part) {
         float* outputs[kRows];
         for (int t = 0; t < kRows; ++t) outputs[t] = s.output(query + t, part);
-        const PageHalf values{a.value_pages[part][page], a.value_pages[part][next]};
+        const bool last = part + 1 == a.value_parts;
+        const std::byte* after = last ? a.value_pages[0][next] : a.value_pages[part + 1][page];
+        const PageHalf values{a.value_pages[part][page], after, kKvPageTokens};
         page_values_seen<P, T, kRows>(a.value_dim, weights, values, tokens, outputs, nullptr);
       }
     });
@@ -303,6 +380,7 @@ constexpr KvFormat kv_format_of() {
           T::value_page_bytes,
           T::store_key,
           T::store_value,
+          value_mean<P, T>,
           attend<P, T>,
           attend_span<P, T>,
           merge_spans<P>,

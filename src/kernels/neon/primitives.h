@@ -102,6 +102,12 @@ struct Neon {
     for (int i = 0; i < 4; ++i) below |= vaddvq_u32(vandq_u32(vcltq_f32(a.part[i], b.part[i]), bit)) << 4 * i;
     return ~below & 0xffffu;
   }
+  static PARE_INLINE V where_below(const V& v, const V& a, const V& b) {
+    const auto part = [&](int i) {
+      return vreinterpretq_f32_u32(vandq_u32(vcltq_f32(a.part[i], b.part[i]), vreinterpretq_u32_f32(v.part[i])));
+    };
+    return {part(0), part(1), part(2), part(3)};
+  }
   static PARE_INLINE float32x4_t fold_to4(const V& v) {
     return vaddq_f32(vaddq_f32(v.part[0], v.part[2]), vaddq_f32(v.part[1], v.part[3]));
   }
