@@ -35,6 +35,7 @@ struct BlockKernel {
   static constexpr bool kFull = kForm.table || kForm.code_bits == 8;
   static constexpr int kUnitSteps = kForm.unit / kStepColumns;
   static constexpr int kChunks = kForm.columns / kBlock, kChunkUnits = kBlock / kForm.unit;
+  static constexpr int kChunkBytes = kLayout.bytes() / kChunks;
   static constexpr int kOffset = !kFull ? kForm.offset : E::kSigned ? 0 : 128;
   using Sum = typename E::template Sum<kFull, (1 << kForm.code_bits) - 1, kUnitSteps>;
 
@@ -222,8 +223,8 @@ struct BlockKernel {
   };
 
   /// G groups of 16 weight rows x C activation rows, `blocks` blocks of them.
-  template <int G, int C, class Units>
-  static void tile(Units units, const TileAhead<G>& ahead, const std::byte* input, int64_t input_stride, int64_t blocks,
+  template <int G, int C, class Units, class Ahead>
+  static void tile(Units units, const Ahead& ahead, const std::byte* input, int64_t input_stride, int64_t blocks,
                    const Sums& sums) {
     V total[G][C];
     sums.load(total);
@@ -234,8 +235,7 @@ struct BlockKernel {
         const auto activations = [&](int c) __attribute__((always_inline))->const Int8Block& {
           return *reinterpret_cast<const Int8Block*>(x + c * input_stride);
         };
-        constexpr int kBytes = kLayout.bytes() / kChunks;
-        ahead.template ask<kBytes>((b * kChunks + chunk) * kBytes);
+        ahead.template ask<kChunkBytes>((b * kChunks + chunk) * kChunkBytes);
         unrolled<kChunkUnits>([&](auto part) __attribute__((always_inline)) {
           unit<decltype(part)::value>(units, chunk, activations, total);
         });
@@ -245,8 +245,8 @@ struct BlockKernel {
   }
 
   /// tile for a number of activation rows from 1 to C.
-  template <int G, int C, class Units>
-  static PARE_INLINE void tile_of(int count, const Units& units, const TileAhead<G>& ahead, const std::byte* input,
+  template <int G, int C, class Units, class Ahead>
+  static PARE_INLINE void tile_of(int count, const Units& units, const Ahead& ahead, const std::byte* input,
                                   int64_t input_stride, int64_t blocks, const Sums& sums) {
     if constexpr (C > 1) {
       if (count < C) return tile_of<G, C - 1>(count, units, ahead, input, input_stride, blocks, sums);
@@ -286,7 +286,7 @@ struct BlockKernel {
 
   template <int G>
   static void multiply_panel(const MultiplyArgs& a, const Part& part, int64_t row, const std::byte* panel,
-                             int64_t panel_bytes) {
+                             int64_t panel_bytes, const std::byte* next, int64_t group_bytes) {
     constexpr int kInputs = P::kBlockInputs;
     const std::byte* x = a.input + part.block * kChunks * static_cast<int64_t>(sizeof(Int8Block));
     const int64_t tiles = (part.inputs + kInputs - 1) / kInputs;
@@ -295,7 +295,9 @@ struct BlockKernel {
       const int64_t i = part.input + part.inputs * t / tiles;
       const auto count = static_cast<int>(part.input + part.inputs * (t + 1) / tiles - i);
       tile_of<G, kInputs>(
-          count, Panel<G>{panel, panel_bytes, nullptr}, {}, x + i * a.input_stride, a.input_stride, part.blocks,
+          count, Panel<G>{panel, panel_bytes, nullptr},
+          PanelAhead<G>::template of<kChunkBytes>(next, group_bytes, part.blocks * kChunks, t, tiles),
+          x + i * a.input_stride, a.input_stride, part.blocks,
           {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), part.block == 0});
     }
   }
@@ -319,10 +321,11 @@ struct BlockKernel {
           for (int g = 0; g < kGroups && g < groups; ++g)
             expand(from + g * group_bytes, blocks, panel + g * panel_bytes);
           if (groups >= kGroups) {
-            multiply_panel<kGroups>(a, part, row, panel, panel_bytes);
+            const std::byte* next = groups >= 2 * kGroups ? from + kGroups * group_bytes : nullptr;
+            multiply_panel<kGroups>(a, part, row, panel, panel_bytes, next, group_bytes);
           } else {
             for (int g = 0; g < groups; ++g)
-              multiply_panel<1>(a, part, row + g * kInterleavedRows, panel + g * panel_bytes, panel_bytes);
+              multiply_panel<1>(a, part, row + g * kInterleavedRows, panel + g * panel_bytes, panel_bytes, nullptr, 0);
           }
         }
       }

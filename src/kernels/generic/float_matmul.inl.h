@@ -229,7 +229,15 @@ void multiply_panels(const MultiplyArgs& a, int64_t row_end) {
           const int64_t tiles = (inputs - i + C - 1) / C;
           const auto count = static_cast<int>((inputs - i + tiles - 1) / tiles);
           const std::byte* x = a.input + (input + i) * a.input_stride + k * 4;
+          // What the next panel is made of, a part with each tile of this one.
+          const bool more = k + columns < a.columns || row + kRows < row_end;
+          const std::byte* next = k + columns < a.columns ? piece + columns * W::kBytes
+                                                          : a.weights + (row + kRows) * stride;
+          const int64_t share = i > 0 && more ? (columns * W::kBytes * C / inputs + 63) / 64 * 64 : 0;
           for (int64_t r = 0; r < rows; r += R) {
+            for (int64_t at = r; at < r + R; ++at)
+              for (int64_t b = 0; b < share; b += 64)
+                __builtin_prefetch(next + at * stride + (i / C - 1) * share + b, 0, kSecondLevel);
             const auto* from = reinterpret_cast<const float*>(x);
             float* tile = panel + r * padded;
             float* sums = saved + (i * kRows + r * count) * 16;

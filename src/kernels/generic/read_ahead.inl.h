@@ -41,6 +41,30 @@ struct TileAhead {
   }
 };
 
+/// Weights that are unpacked into a panel next, of which the tiles of this panel ask for a part each: unpacking would
+/// wait for memory. kStreams streams, `between` bytes apart.
+template <int kStreams>
+struct PanelAhead {
+  const std::byte* from;  // this tile's part of the first stream; null: nothing is asked for
+  int64_t between;
+  int64_t share;  // bytes of each stream for each step of a tile
+
+  /// Part `tile` of `tiles` of streams that are kBytes for each of `steps` steps.
+  template <int kBytes>
+  static PARE_INLINE PanelAhead of(const std::byte* next, int64_t between, int64_t steps, int64_t tile, int64_t tiles) {
+    if (!next) return {};
+    const int64_t share = (kBytes + tiles - 1) / tiles;
+    return {next + tile * steps * share, between, share};
+  }
+  template <int kBytes>
+  PARE_INLINE void ask(int64_t at) const {
+    if (!from) return;
+    const std::byte* p = from + at / kBytes * share;
+    for (int s = 0; s < kStreams; ++s)
+      for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(p + s * between + i, 0, kSecondLevel);
+  }
+};
+
 /// All rows of a product from `row` on in tiles of G streams, each `rows` weight rows in `between` bytes (the last
 /// perhaps of fewer rows), then what is left in tiles of half as many: tile(row, first activation row, their number,
 /// ahead) for at most C activation rows at a time, of which the first reads weights from memory.

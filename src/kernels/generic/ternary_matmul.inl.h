@@ -205,13 +205,15 @@ struct TernaryKernel {
   }
 
   /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.
-  static void expand(const std::byte* group, int64_t k, int64_t count, std::byte* panel) {
+  /// Memory is asked for as much from `next` on: what is unpacked next in this place.
+  static void expand(const std::byte* group, int64_t k, int64_t count, std::byte* panel, const std::byte* next) {
     constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
     static_assert(Panels::kColumns % kColumns == 0);
     const std::byte* from = group + k / kColumns * Layout::kVectorBytes;
     const std::byte* end = panel + strips_of<TernaryBytes>(count) * strip_bytes<TernaryBytes>();
     std::byte* to = panel;
     for (int64_t done = 0; done < count; done += kColumns, from += Layout::kVectorBytes) {
+      __builtin_prefetch(next + done / kColumns * Layout::kVectorBytes, 0, kSecondLevel);
       const auto v = Codes<E, Layout>::load(from);
       unrolled<Layout::kVectorSteps>([&](auto step) __attribute__((always_inline)) {
         E::store(to, Codes<E, Layout>::template step<decltype(step)::value>(v));
@@ -257,11 +259,17 @@ struct TernaryKernel {
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
+    constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
     const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
     multiply_panels(a,
                     [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
-                      for (int g = 0; g < groups; ++g)
-                        expand(a.weights + (row / kInterleavedRows + g) * stride, k, columns, panel + g * panel_stride);
+                      for (int g = 0; g < groups; ++g) {
+                        const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
+                        const std::byte* next = k + columns < a.columns
+                                                    ? group + (k + columns) / kColumns * Layout::kVectorBytes
+                                                    : group + kPanelGroups * stride;
+                        expand(group, k, columns, panel + g * panel_stride, next);
+                      }
                     });
   }
 
