@@ -36,6 +36,9 @@ struct InputFormatInfo {
   int64_t (*row_bytes)(int64_t columns);
   /// Prepares one row; null for kFloat.
   void (*prepare)(const float* row, int64_t columns, std::byte* to);
+  /// Bytes from one prepared row to the next: an odd number of cache lines, for what several rows hold of the same
+  /// columns would meet in a few sets of the first-level cache if they lay a multiple of 4096 bytes apart.
+  int64_t stride(int64_t columns) const { return row_bytes(columns) | 64; }
 };
 
 /// The preparation that the given features serve (the same bits from each); by default what this process may use.

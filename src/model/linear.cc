@@ -43,7 +43,7 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
   const auto& row = kernels::input_format(format);
   // Activations used as they are lie close together, whatever a prepared row would be padded to.
   if (!row.prepare) return {reinterpret_cast<const std::byte*>(values_), columns_ * int64_t{sizeof(float)}};
-  const int64_t stride = row.row_bytes(columns_);
+  const int64_t stride = row.stride(columns_);
   Prepared& prepared = prepared_[static_cast<size_t>(format)];
   if (!prepared.ready) {
     prepared.storage.reserve(static_cast<size_t>(rows_ * stride));

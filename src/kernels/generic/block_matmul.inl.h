@@ -113,7 +113,8 @@ struct BlockKernel {
     }
   };
 
-  /// Unpacks `blocks` blocks of a group.
+  /// Unpacks `blocks` blocks of a group for Panels (see multiply_panels).
+  template <class Panels>
   static void expand(const std::byte* group, int64_t blocks, std::byte* to) {
     Packed<1> packed{group, 0, nullptr, {}, {}};
     for (int64_t b = 0; b < blocks; ++b) {
@@ -128,7 +129,7 @@ struct BlockKernel {
         unrolled<kBlock / kStepColumns>([&](auto step) __attribute__((always_inline)) {
           constexpr int kStep = decltype(step)::value;
           E::store(to + kStep / kUnitSteps * kUnitBytes + kCodesOffset + kStep % kUnitSteps * kStepBytes,
-                   packed.template codes<kStep>(0, chunk));
+                   Panels::stored(packed.template codes<kStep>(0, chunk)));
         });
       }
     }
@@ -186,6 +187,9 @@ struct BlockKernel {
     int64_t stride;  // floats
     int lanes;
     bool first;
+
+    /// Those of an activation row.
+    PARE_INLINE Sums row(int c) const { return {output + c * stride, stride, lanes, first}; }
     template <int G, int C>
     PARE_INLINE void load(V (&total)[G][C]) const {
 #pragma GCC unroll 8
@@ -282,30 +286,61 @@ struct BlockKernel {
   struct Part {
     int64_t block, blocks;  // of the weights' columns
     int64_t input, inputs;  // activation rows
+
+    /// From the part's first column on.
+    const std::byte* activations(const MultiplyArgs& a, int64_t i) const {
+      return a.input + (input + i) * a.input_stride + block * kChunks * static_cast<int64_t>(sizeof(Int8Block));
+    }
+    Sums sums(const MultiplyArgs& a, int64_t i, int64_t row, int groups) const {
+      return {a.output + (input + i) * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, groups),
+              block == 0};
+    }
   };
 
-  template <int G>
-  static void multiply_panel(const MultiplyArgs& a, const Part& part, int64_t row, const std::byte* panel,
-                             int64_t panel_bytes, const std::byte* next, int64_t group_bytes) {
-    constexpr int kInputs = P::kBlockInputs;
-    const std::byte* x = a.input + part.block * kChunks * static_cast<int64_t>(sizeof(Int8Block));
-    const int64_t tiles = (part.inputs + kInputs - 1) / kInputs;
-    for (int64_t t = 0; t < tiles; ++t) {
-      // Tiles of nearly the same size: a small last one would cost as much as a whole one.
-      const int64_t i = part.input + part.inputs * t / tiles;
-      const auto count = static_cast<int>(part.input + part.inputs * (t + 1) / tiles - i);
-      tile_of<G, kInputs>(
-          count, Panel<G>{panel, panel_bytes, nullptr},
-          PanelAhead<G>::template of<kChunkBytes>(next, group_bytes, part.blocks * kChunks, t, tiles),
-          x + i * a.input_stride, a.input_stride, part.blocks,
-          {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, G), part.block == 0});
-    }
-  }
+  /// Groups of 16 rows from `row` on, unpacked `bytes` apart, and what the next panel is unpacked from, if any.
+  struct PanelGroups {
+    int64_t row;
+    int groups;
+    const std::byte* panel;
+    int64_t bytes;
+    const std::byte* next;
+    int64_t group_bytes;
+  };
 
-  /// Many activation rows: a panel of weights is unpacked once for all of a part.
+  /// Panels whose products are summed in vector registers.
+  struct RegisterPanels {
+    static constexpr int kGroups = P::kBlockGroups;
+    static constexpr int64_t kColumns = P::kBlockPanelColumns, kInputs = P::kBlockPanelInputRows;
+    static PARE_INLINE Bytes stored(Bytes codes) { return codes; }
+    template <int G>
+    static void multiply(const MultiplyArgs& a, const Part& part, const PanelGroups& p) {
+      constexpr int kTileInputs = P::kBlockInputs;
+      const int64_t tiles = (part.inputs + kTileInputs - 1) / kTileInputs;
+      for (int64_t t = 0; t < tiles; ++t) {
+        // Tiles of nearly the same size: a small last one would cost as much as a whole one.
+        const int64_t i = part.inputs * t / tiles;
+        const auto count = static_cast<int>(part.inputs * (t + 1) / tiles - i);
+        const auto ahead =
+            PanelAhead<G>::template of<kChunkBytes>(p.next, p.group_bytes, part.blocks * kChunks, t, tiles);
+        tile_of<G, kTileInputs>(count, Panel<G>{p.panel, p.bytes, nullptr}, ahead, part.activations(a, i),
+                                a.input_stride, part.blocks, part.sums(a, i, p.row, G));
+      }
+    }
+    static void multiply(const MultiplyArgs& a, const Part& part, const PanelGroups& p) {
+      if (p.groups == kGroups) return multiply<kGroups>(a, part, p);
+      for (int g = 0; g < p.groups; ++g)
+        multiply<1>(a, part, {p.row + g * kInterleavedRows, 1, p.panel + g * p.bytes, p.bytes, nullptr, 0});
+    }
+    static void end() {}
+  };
+
+  /// Many activation rows: a panel of weights is unpacked once for all of a part. Panels holds the most groups of 16
+  /// rows in a panel, kGroups, and the most of a part, kColumns and kInputs; stored(codes), how a panel holds them;
+  /// multiply(a, part, panel); and end(), called after the last.
+  template <class Panels>
   static void multiply_panels(const MultiplyArgs& a) {
-    constexpr int kGroups = P::kBlockGroups;
-    constexpr int64_t kMostBlocks = P::kBlockPanelColumns / kForm.columns, kMostInputs = P::kBlockPanelInputRows;
+    constexpr int kGroups = Panels::kGroups;
+    constexpr int64_t kMostBlocks = Panels::kColumns / kForm.columns, kMostInputs = Panels::kInputs;
     const int64_t all_blocks = a.columns / kForm.columns, group_bytes = all_blocks * kLayout.bytes();
     const int64_t panel_bytes = kMostBlocks * kBlockUnits * kUnitBytes;
     auto* panel = static_cast<std::byte*>(thread_scratch(kGroups * panel_bytes));
@@ -313,39 +348,33 @@ struct BlockKernel {
       const int64_t blocks = all_blocks - block < kMostBlocks ? all_blocks - block : kMostBlocks;
       for (int64_t input = 0; input < a.input_rows; input += kMostInputs) {
         const int64_t inputs = a.input_rows - input < kMostInputs ? a.input_rows - input : kMostInputs;
-        const Part part{block, blocks, input, inputs};
         for (int64_t row = a.row_begin; row < a.row_end; row += kGroups * kInterleavedRows) {
-          const int64_t rows = a.row_end - row;
-          const auto groups = static_cast<int>((rows + kInterleavedRows - 1) / kInterleavedRows);
+          const int64_t left = (a.row_end - row + kInterleavedRows - 1) / kInterleavedRows;
+          const auto groups = static_cast<int>(left < kGroups ? left : kGroups);
           const std::byte* from = a.weights + row / kInterleavedRows * group_bytes + block * kLayout.bytes();
-          for (int g = 0; g < kGroups && g < groups; ++g)
-            expand(from + g * group_bytes, blocks, panel + g * panel_bytes);
-          if (groups >= kGroups) {
-            const std::byte* next = groups >= 2 * kGroups ? from + kGroups * group_bytes : nullptr;
-            multiply_panel<kGroups>(a, part, row, panel, panel_bytes, next, group_bytes);
-          } else {
-            for (int g = 0; g < groups; ++g)
-              multiply_panel<1>(a, part, row + g * kInterleavedRows, panel + g * panel_bytes, panel_bytes, nullptr, 0);
-          }
+          const std::byte* next = left >= 2 * kGroups ? from + kGroups * group_bytes : nullptr;
+          for (int g = 0; g < groups; ++g) expand<Panels>(from + g * group_bytes, blocks, panel + g * panel_bytes);
+          Panels::multiply(a, {block, blocks, input, inputs}, {row, groups, panel, panel_bytes, next, group_bytes});
         }
       }
     }
+    Panels::end();
   }
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < P::kBlockPanelInputs)
       multiply_packed(a);
     else
-      multiply_panels(a);
+      multiply_panels<RegisterPanels>(a);
   }
 
   static int64_t packed_bytes(int64_t rows, int64_t columns) { return packed_bytes_blocks(kForm, rows, columns); }
   static void unpack_row(const std::byte* packed, int64_t columns, int64_t row, float* to) {
     unpack_row_blocks(kForm, packed, columns, row, to);
   }
-  static constexpr Packing packing(const char* isa) {
+  static constexpr Packing packing(const char* isa, void (*products)(const MultiplyArgs&) = multiply) {
     return {kType,        isa,         false,      kInterleavedRows, InputFormat::kInt8Block,
-            packed_bytes, pack_blocks, unpack_row, multiply};
+            packed_bytes, pack_blocks, unpack_row, products};
   }
 };
 

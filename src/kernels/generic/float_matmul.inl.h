@@ -235,9 +235,7 @@ void multiply_panels(const MultiplyArgs& a, int64_t row_end) {
                                                           : a.weights + (row + kRows) * stride;
           const int64_t share = i > 0 && more ? (columns * W::kBytes * C / inputs + 63) / 64 * 64 : 0;
           for (int64_t r = 0; r < rows; r += R) {
-            for (int64_t at = r; at < r + R; ++at)
-              for (int64_t b = 0; b < share; b += 64)
-                __builtin_prefetch(next + at * stride + (i / C - 1) * share + b, 0, kSecondLevel);
+            for (int64_t at = r; at < r + R; ++at) ask_for(next + at * stride + (i / C - 1) * share, share);
             const auto* from = reinterpret_cast<const float*>(x);
             float* tile = panel + r * padded;
             float* sums = saved + (i * kRows + r * count) * 16;

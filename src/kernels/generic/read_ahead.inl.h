@@ -41,6 +41,11 @@ struct TileAhead {
   }
 };
 
+/// Asks for bytes that are read some time later.
+PARE_INLINE void ask_for(const std::byte* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
+}
+
 /// Weights that are unpacked into a panel next, of which the tiles of this panel ask for a part each: unpacking would
 /// wait for memory. kStreams streams, `between` bytes apart.
 template <int kStreams>
@@ -60,8 +65,7 @@ struct PanelAhead {
   PARE_INLINE void ask(int64_t at) const {
     if (!from) return;
     const std::byte* p = from + at / kBytes * share;
-    for (int s = 0; s < kStreams; ++s)
-      for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(p + s * between + i, 0, kSecondLevel);
+    for (int s = 0; s < kStreams; ++s) ask_for(p + s * between, share);
   }
 };
 

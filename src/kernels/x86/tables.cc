@@ -5,6 +5,7 @@ namespace pare::kernels {
 namespace {
 
 const ProductsRow kProducts[] = {
+    {kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi | kCpuAmxInt8, &amx::kBlocks},
     {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kBlocks},
     {kCpuAvx512, &avx512::kFloats},
     {kCpuAvx512, &avx512::kBlocks},
