@@ -105,8 +105,9 @@ std::vector<double> reference(const Problem& p, DType type) {
   return result;
 }
 
-/// Error budget of attention against float64 on the stored keys and values.
-constexpr double kBudget = 4e-6;
+/// Error budget of attention against float64 on the stored keys and values: exponentials magnify what rounding did to
+/// scores, which are sums of up to 256 products.
+constexpr double kBudget = 8e-6;
 
 /// Every path gives generic's bits; those are within budget; queries together give what they give alone.
 void check(const Problem& p) {

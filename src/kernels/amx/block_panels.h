@@ -80,8 +80,8 @@ struct AmxBlockPanels {
     }
   };
 
-  /// `count` units of a group and the activation rows that they are multiplied with; and the units that come after them,
-  /// of the next group, which are begun before these are done.
+  /// `count` units of a group and the activation rows that they are multiplied with; and the units that come after
+  /// them, of the next group, which are begun before these are done.
   template <class Rows>
   struct Units {
     const std::byte *units, *after;

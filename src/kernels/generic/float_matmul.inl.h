@@ -231,8 +231,8 @@ void multiply_panels(const MultiplyArgs& a, int64_t row_end) {
           const std::byte* x = a.input + (input + i) * a.input_stride + k * 4;
           // What the next panel is made of, a part with each tile of this one.
           const bool more = k + columns < a.columns || row + kRows < row_end;
-          const std::byte* next = k + columns < a.columns ? piece + columns * W::kBytes
-                                                          : a.weights + (row + kRows) * stride;
+          const std::byte* next =
+              k + columns < a.columns ? piece + columns * W::kBytes : a.weights + (row + kRows) * stride;
           const int64_t share = i > 0 && more ? (columns * W::kBytes * C / inputs + 63) / 64 * 64 : 0;
           for (int64_t r = 0; r < rows; r += R) {
             for (int64_t at = r; at < r + R; ++at) ask_for(next + at * stride + (i / C - 1) * share, share);

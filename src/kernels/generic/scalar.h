@@ -45,8 +45,8 @@ struct Scalar {
     float lane[16];
   };
 
-  // Tiles: weight rows and activation rows of float products (and weight rows of a single one), 16-row groups and activation rows of block products,
-  // vectors held by attention.
+  // Tiles: weight rows and activation rows of float products (and weight rows of a single one), 16-row groups and
+  // activation rows of block products, vectors held by attention.
   static constexpr int kTileRows = 2, kTileInputs = 2, kTileRowsOfOne = 2;
   static constexpr int kBlockGroups = 1, kBlockRowGroups = 1, kBlockInputs = 2;
   static constexpr int kAttendVectors = 4, kAttendQueries = 2;

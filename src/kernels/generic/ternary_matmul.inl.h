@@ -261,16 +261,15 @@ struct TernaryKernel {
     if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
     constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
     const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
-    multiply_panels(a,
-                    [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
-                      for (int g = 0; g < groups; ++g) {
-                        const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
-                        const std::byte* next = k + columns < a.columns
-                                                    ? group + (k + columns) / kColumns * Layout::kVectorBytes
-                                                    : group + kPanelGroups * stride;
-                        expand(group, k, columns, panel + g * panel_stride, next);
-                      }
-                    });
+    multiply_panels(
+        a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
+          for (int g = 0; g < groups; ++g) {
+            const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
+            const std::byte* next = k + columns < a.columns ? group + (k + columns) / kColumns * Layout::kVectorBytes
+                                                            : group + kPanelGroups * stride;
+            expand(group, k, columns, panel + g * panel_stride, next);
+          }
+        });
   }
 
   static constexpr Packing packing(const char* layout, const char* isa) {
