@@ -46,8 +46,8 @@ struct KvQ8_0 : PagesQ8_0 {
   }
 };
 
-// Memory is asked for what is read so many bytes later, hardware does not foresee where the next page begins; into the
-// second-level cache, for the first has fewer requests under way at once.
+// Memory is asked for what is read so many bytes later, as hardware does not foresee where the next page begins; into
+// the second-level cache, as the first has fewer requests under way at once.
 constexpr int64_t kPageBytesAhead = 4096;
 
 /// Keys or values of a page, as rows of codes behind scales, and those that are read after them.
@@ -57,14 +57,11 @@ struct PageHalf {
   int64_t rows;
 
   PARE_INLINE PageHalf operator+(int64_t bytes) const { return {at + bytes, next + bytes, rows}; }
-  PARE_INLINE void ask_for_next(int64_t offset, int64_t bytes) const {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + offset + i, 0, kSecondLevel);
-  }
+  PARE_INLINE void ask_for_next(int64_t offset, int64_t bytes) const { ask_for(next + offset, bytes); }
   /// While `bytes` at `offset` are read.
   PARE_INLINE void ask_ahead(int64_t offset, int64_t row_bytes, int64_t bytes) const {
     const int64_t later = offset + kPageBytesAhead - rows * row_bytes;
-    const std::byte* from = later < 0 ? at + offset + kPageBytesAhead : next + later;
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
+    ask_for(later < 0 ? at + offset + kPageBytesAhead : next + later, bytes);
   }
 };
 

@@ -306,18 +306,18 @@ void sparse_values(const TwoPassArgs& a, int64_t span) {
     s.heads[q].limit = a.threshold * largest;
   }
   int64_t read = 0;
-  const auto ask_for = [&](int64_t page, uint64_t tokens) {
+  const auto ask_for_page = [&](int64_t page, uint64_t tokens) {
     for (int part = 0; part < a.value_parts; ++part) ask_for_values<T>(a.value_dim, a.value_pages[part][page], tokens);
   };
   for_pages(a, span, [&](int64_t i, int64_t page, int64_t next) {
     const int now = static_cast<int>(i % 2);
-    if (i == 0) ask_for(page, keep_tokens<P>(s, page, now));
+    if (i == 0) ask_for_page(page, keep_tokens<P>(s, page, now));
     uint64_t coming = next > page ? keep_tokens<P>(s, next, 1 - now) : 0;
     const int64_t share = (__builtin_popcountll(coming) + a.query_count - 1) / a.query_count;
     for (int64_t q = 0; q < a.query_count; ++q) {
       uint64_t rest = coming;
       for (int64_t n = 0; n < share; ++n) rest &= rest - 1;
-      ask_for(next, coming & ~rest);
+      ask_for_page(next, coming & ~rest);
       coming = rest;
       const uint64_t kept = s.heads[q].kept[now];
       read += __builtin_popcountll(kept);
