@@ -79,7 +79,7 @@ struct Weights {
 struct Inputs {
   Inputs(InputFormat format_in, int64_t rows, int64_t columns) {
     const InputFormatInfo& format = input_format(format_in);
-    stride = format.prepare ? format.stride(columns) : format.row_bytes(columns);
+    stride = format.stride(columns);
     data = Buffer<std::byte>(static_cast<size_t>(stride * rows));
     const Buffer<float> values = random_floats(rows * columns, 2);
     for (int64_t i = 0; i < rows; ++i) {

@@ -37,8 +37,9 @@ struct InputFormatInfo {
   /// Prepares one row; null for kFloat.
   void (*prepare)(const float* row, int64_t columns, std::byte* to);
   /// Bytes from one prepared row to the next: an odd number of cache lines, for what several rows hold of the same
-  /// columns would meet in a few sets of the first-level cache if they lay a multiple of 4096 bytes apart.
-  int64_t stride(int64_t columns) const { return row_bytes(columns) | 64; }
+  /// columns would meet in a few sets of the first-level cache if they lay a multiple of 4096 bytes apart. Rows that
+  /// nothing prepares lie as they are.
+  int64_t stride(int64_t columns) const { return prepare ? row_bytes(columns) | 64 : row_bytes(columns); }
 };
 
 /// The preparation that the given features serve (the same bits from each); by default what this process may use.
