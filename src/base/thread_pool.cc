@@ -37,6 +37,10 @@ inline void relax() {
 constexpr uint64_t kOpen = 1, kNextLoop = 2;
 constexpr int kCountBits = 24;
 constexpr int64_t kMostRanges = int64_t{1} << (kCountBits - 1);
+// What a worker takes of the ranges that are left of its own share at a time, and of another's: large pieces first,
+// since a stream of weights flows best undisturbed, small ones at last, so that all end at about the same time however
+// fast each of them is.
+constexpr int64_t kOwnPart = 2, kOthersPart = 4;
 // A worker that waits asks for what it will read next, at most this far: more would drive out what it works with.
 constexpr int64_t kWaitingRead = 32768;
 
@@ -48,15 +52,22 @@ constexpr uint64_t count_of(uint64_t number, int64_t count) {
 struct alignas(64) Share {
   std::atomic<uint64_t> claimed{0}, done{0};
 
-  /// The next unclaimed of `held` ranges, or -1: none is left, or the loop is over.
-  int64_t claim(uint64_t number, int64_t held) {
+  struct Claim {
+    int64_t first, count;
+  };
+  /// The next of `held` ranges, a `part`th of those unclaimed and at least one; of none if none is left or the loop is
+  /// over.
+  Claim claim(uint64_t number, int64_t held, int64_t part) {
     const uint64_t untouched = count_of(number, 0);
     uint64_t now = claimed.load(std::memory_order_relaxed);
     while (true) {
       // Of an older loop (none is claimed yet), of this one, or of a later one.
       const int64_t next = std::max(static_cast<int64_t>(now - untouched), int64_t{0});
-      if (next >= held) return -1;
-      if (claimed.compare_exchange_weak(now, count_of(number, next + 1), std::memory_order_relaxed)) return next;
+      if (next >= held) return {held, 0};
+      const int64_t count = (held - next + part - 1) / part;
+      if (claimed.compare_exchange_weak(now, count_of(number, next + count), std::memory_order_relaxed)) {
+        return {next, count};
+      }
     }
   }
   int64_t done_in(uint64_t number) const {
@@ -109,10 +120,12 @@ struct ThreadPool::State {
       const int64_t first = share_begin(l.ranges(), owner, size),
                     held = share_begin(l.ranges(), owner + 1, size) - first;
       Share& share = shares[static_cast<size_t>(owner)];
-      for (int64_t i = share.claim(l.number, held); i >= 0; i = share.claim(l.number, held)) {
-        ++done;  // also if it throws
-        const int64_t begin = (first + i) * l.grain;
-        run(begin, std::min(begin + l.grain, l.count));
+      while (true) {
+        const Share::Claim claim = share.claim(l.number, held, owner == worker ? kOwnPart : kOthersPart);
+        if (claim.count == 0) break;
+        done += claim.count;  // also if it throws
+        const int64_t begin = (first + claim.first) * l.grain;
+        run(begin, std::min(begin + claim.count * l.grain, l.count));
       }
     }
   }

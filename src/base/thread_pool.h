@@ -19,10 +19,10 @@ class ThreadPool {
 
   int size() const;
 
-  /// Calls body(begin, end, worker) over disjoint ranges that cover [0, count), each `grain` long but the last; worker
-  /// is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), and then helps
-  /// the others, so what is computed must not depend on who does. Returns when all are done; the first exception of a
-  /// body is thrown here. Not reentrant.
+  /// Calls body(begin, end, worker) over disjoint ranges that cover [0, count), each a multiple of `grain` long but the
+  /// last; worker is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), half
+  /// of what is left at a time, and then helps the others, so what is computed must not depend on who does. Returns
+  /// when all are done; the first exception of a body is thrown here. Not reentrant.
   void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
 
   /// For a body: what its worker will read next. While it waits for the end of this loop or the beginning of another it

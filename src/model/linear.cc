@@ -8,10 +8,12 @@ namespace {
 
 // Waking the pool costs about as much as touching this many values.
 constexpr int64_t kParallelWork = 16384;
-// Slices a thread gets of a product: enough that one slow core does not hold up the rest, few enough to stay cheap.
-constexpr int64_t kSlicesPerThread = 2;
-// Multiply-adds of a slice, at least: each one waits once for memory before its stream of weights flows.
+// Pieces a thread's share of a product is cut into, at most: fine enough that all threads end at about the same time.
+constexpr int64_t kSlicesPerThread = 32;
+// Multiply-adds of a slice, at least: less than that takes no longer than handing it out.
 constexpr int64_t kSliceWork = 32768;
+// From so many activation rows on, weights are unpacked into panels, which want a few groups of weight rows together.
+constexpr int64_t kPanelInputs = 8, kPanelUnit = 32;
 
 }  // namespace
 
@@ -28,8 +30,7 @@ void for_rows(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(in
     body(0, count);
     return;
   }
-  const int64_t grain = std::max<int64_t>(1, count / (pool.size() * kSlicesPerThread));
-  pool.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) { body(begin, end); });
+  pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) { body(begin, end); });
 }
 
 void LinearInput::set(const float* values, int64_t rows, int64_t columns) {
@@ -63,6 +64,7 @@ class Dealing {
  public:
   Dealing(const LinearGroup& group, int64_t input_rows, int threads) : group_(group), threads_(threads) {
     int64_t rows = 0;
+    if (input_rows >= kPanelInputs) unit_ = kPanelUnit;
     for (const Linear& linear : group.linears) {
       unit_ = std::max<int64_t>(unit_, linear.weight->packing->row_group);
       rows += linear.outputs();
@@ -82,10 +84,10 @@ class Dealing {
     size_t linear;
     int64_t begin, end;
   };
-  /// Calls visit(rows) for what a range holds, in order.
+  /// Calls visit(rows) for what ranges [first_range, end_range) hold, in order.
   template <class Visit>
-  void each(int64_t range, Visit visit) const {
-    const int64_t begin = units_ * range / ranges_, end = units_ * (range + 1) / ranges_;
+  void each(int64_t first_range, int64_t end_range, Visit visit) const {
+    const int64_t begin = units_ * first_range / ranges_, end = units_ * end_range / ranges_;
     int64_t first = 0;  // unit of the linear's first row
     for (size_t i = 0; i < group_.linears.size(); ++i) {
       const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
@@ -100,7 +102,7 @@ class Dealing {
   const std::byte* start(int64_t range) const {
     const std::byte* found = nullptr;
     if (range >= ranges_) return found;
-    each(range, [&](const Rows& rows) {
+    each(range, range + 1, [&](const Rows& rows) {
       if (!found) found = address(rows);
     });
     return found;
@@ -145,20 +147,18 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
   };
   for_tasks(pool_, dealing.ranges(), dealing.work(), [&](int64_t begin, int64_t end, int worker) {
     const std::byte*& expected = expected_[static_cast<size_t>(worker)].weights;
-    for (int64_t range = begin; range < end; ++range) {
-      // What is read after a piece is known one piece ahead: the next of this range, of this worker's share, or what
-      // its share of the next group begins with.
-      const bool more = range + 1 < end || range + 1 < dealing.share(worker + 1);
-      const std::byte* after = more ? dealing.start(range + 1) : next ? next->start(next->share(worker)) : nullptr;
-      std::optional<Dealing::Rows> piece;
-      dealing.each(range, [&](const Dealing::Rows& rows) {
-        if (piece) compute(*piece, dealing.address(rows), expected);
-        piece = rows;
-      });
-      compute(*piece, after, expected);
-      if (finish) finish(piece->begin, piece->end);
-      if (!more) pool_.read_while_waiting(worker, after);
-    }
+    // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or what
+    // its share of the next group begins with.
+    const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
+    const std::byte* after = more ? dealing.start(end) : next ? next->start(next->share(worker)) : nullptr;
+    std::optional<Dealing::Rows> piece;
+    dealing.each(begin, end, [&](const Dealing::Rows& rows) {
+      if (piece) compute(*piece, dealing.address(rows), expected);
+      piece = rows;
+    });
+    compute(*piece, after, expected);
+    if (finish) finish(piece->begin, piece->end);
+    if (!more) pool_.read_while_waiting(worker, after);
   });
 }
 

@@ -47,13 +47,13 @@ TEST(ThreadPool, PassesOnTheFirstException) {
   ThreadPool pool(3);
   for (int round = 0; round < 50; ++round) {
     EXPECT_EQ(refusal_of([&] {
-                pool.parallel_for(100, 1, [](int64_t begin, int64_t, int) {
-                  if (begin == 42) throw Error("forty-two");
+                pool.parallel_for(100, 1, [](int64_t begin, int64_t end, int) {
+                  if (begin <= 42 && 42 < end) throw Error("forty-two");
                 });
               }),
               "forty-two");
     std::atomic<int> done = 0;
-    pool.parallel_for(100, 1, [&](int64_t, int64_t, int) { ++done; });
+    pool.parallel_for(100, 1, [&](int64_t begin, int64_t end, int) { done += static_cast<int>(end - begin); });
     EXPECT_EQ(done, 100);
   }
 }

@@ -18,7 +18,7 @@ struct Avx512 {
 
   // 32 registers: 24 accumulators leave room for four vectors of weights and one of activations.
   static constexpr int kTileRows = 4, kTileInputs = 6, kTileRowsOfOne = 8;
-  static constexpr int kBlockGroups = 2, kBlockRowGroups = 4, kBlockInputs = 6;
+  static constexpr int kBlockGroups = 2, kBlockRowGroups = 1, kBlockInputs = 6;
   static constexpr int kAttendVectors = 24, kAttendQueries = 12;
   static constexpr int64_t kPanelInputs = 24, kPanelRows = 64, kPanelColumns = 1024, kPanelInputRows = 128;
   static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 2048, kBlockPanelInputRows = 192;
@@ -120,7 +120,7 @@ struct Avx512Codes {
 struct Avx512Int8 : Avx512Codes<true> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 2, kTernaryRowGroups = 4, kTernaryInputs = 6;
+  static constexpr int kTernaryGroups = 2, kTernaryRowGroups = 4, kTernaryRowSums = 1, kTernaryInputs = 6;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 576;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {

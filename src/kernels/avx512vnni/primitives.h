@@ -9,7 +9,7 @@ namespace {
 struct Avx512VnniInt8 : Avx512Codes<false> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 4, kTernaryRowGroups = 8, kTernaryInputs = 6;
+  static constexpr int kTernaryGroups = 4, kTernaryRowGroups = 1, kTernaryRowSums = 8, kTernaryInputs = 6;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 576;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
@@ -24,6 +24,10 @@ struct Avx512VnniInt8 : Avx512Codes<false> {
     template <int kStep>
     PARE_INLINE void add(const Bytes& w, const int8_t* codes) {
       all = _mm512_dpbusd_epi32(all, w, broadcast4(codes));
+    }
+    template <int kShift>
+    PARE_INLINE void merge(const Sum& other) {
+      all = _mm512_add_epi32(all, _mm512_srai_epi32(other.all, kShift));
     }
     PARE_INLINE P::V floats() const { return _mm512_cvtepi32_ps(all); }
   };

@@ -8,7 +8,7 @@ namespace {
 struct AvxVnniInt8 : Avx2Codes<false> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 5;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryRowSums = 4, kTernaryInputs = 5;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {
@@ -25,6 +25,11 @@ struct AvxVnniInt8 : Avx2Codes<false> {
       const __m256i x = broadcast4(codes);
       low = _mm256_dpbusd_avx_epi32(low, w.low, x);
       high = _mm256_dpbusd_avx_epi32(high, w.high, x);
+    }
+    template <int kShift>
+    PARE_INLINE void merge(const Sum& other) {
+      low = _mm256_add_epi32(low, _mm256_srai_epi32(other.low, kShift));
+      high = _mm256_add_epi32(high, _mm256_srai_epi32(other.high, kShift));
     }
     PARE_INLINE P::V floats() const { return {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)}; }
   };

@@ -167,7 +167,7 @@ struct ScalarInt8 {
   static constexpr bool kSigned = true;
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 2;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryRowSums = 1, kTernaryInputs = 2;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 192;
   template <class F>
   static PARE_INLINE Bytes map(F f) {

@@ -10,7 +10,9 @@
 
 // Products of ternary weights (see ternary.h). An engine E is that of block types (block_matmul.inl.h) with
 //   Bytes t3_indices(p): 64 indices of 5 bits at p (more bits may be set above them), and Bytes t3_code<step>(indices),
-//   where it takes that layout; Sum::restore(p), save(p): the 16 sums as they lie in memory, in the order of rows.
+//   where it takes that layout; Sum::restore(p), save(p): the 16 sums as they lie in memory, in the order of rows;
+//   kTernaryRowSums: see RowSums. Where that is more than 1, Sum::add takes any unsigned codes, and
+//   Sum::merge<kShift>(other) adds other / 2^kShift.
 //
 // Few activation rows: weights are unpacked in registers as they come from memory. Many: a panel of 64 weight rows is
 // unpacked once, as bytes, into the first-level cache, and its products are summed up in memory from one panel of
@@ -53,14 +55,67 @@ struct Codes<E, TernaryBytes> {
   }
 };
 
+/// i2 without shifts: the codes of step s are 4^s times too large.
+struct TernaryI2InPlace : TernaryI2 {};
+
+template <class E>
+struct Codes<E, TernaryI2InPlace> : Codes<E, TernaryI2> {
+  template <int kStep>
+  static PARE_INLINE typename E::Bytes step(const typename E::Bytes& v) {
+    return E::template field<0, 3 << 2 * kStep>(v);
+  }
+};
+
 /// Sums of all of a strip's steps: at most 2 * 128 * 4 a step and lane.
 template <class E, class Layout>
 using TernarySum = typename E::template Sum<false, 2, Layout::kVectorSteps * Layout::kStripVectors>;
 
+/// Sums of a group for a single activation row: several in turn, so that one addition need not wait for another and
+/// weights can be read as one stream, and so that codes in place are added to others like them.
+template <class E, class Layout>
+struct RowSums {
+  static constexpr int kSteps = Layout::kVectorSteps * Layout::kStripVectors;
+  static constexpr int kCount = E::kTernaryRowSums < kSteps ? E::kTernaryRowSums : kSteps;
+  static constexpr bool kInPlace = std::is_same_v<Layout, TernaryI2InPlace>;
+  static_assert(!kInPlace || kCount % Layout::kVectorSteps == 0);
+  typename E::template Sum<false, 2, kSteps> part[kCount];
+
+  template <int kShift>
+  PARE_INLINE void begin(const int32_t& start) {
+    part[0].template begin<kShift>(start);
+#pragma GCC unroll 8
+    for (int i = 1; i < kCount; ++i) part[i].clear();
+  }
+  template <int kStep>
+  PARE_INLINE void add(const typename E::Bytes& w, const int8_t* x) {
+    part[kStep % kCount].template add<kStep>(w, x);
+  }
+  PARE_INLINE auto floats() const {
+    auto all = part[0];
+    unrolled<kCount - 1>([&](auto i) __attribute__((always_inline)) {
+      constexpr int kPart = decltype(i)::value + 1;
+      all.template merge<kInPlace ? 2 * (kPart % Layout::kVectorSteps) : 0>(part[kPart]);
+    });
+    return all.floats();
+  }
+};
+
+template <class E, class Layout, int C>
+struct TileSum {
+  using Type = TernarySum<E, Layout>;
+  using Stored = Layout;
+};
+template <class E, class Layout>
+  requires(E::kTernaryRowSums > 1)
+struct TileSum<E, Layout, 1> {
+  using Stored = std::conditional_t<std::is_same_v<Layout, TernaryI2>, TernaryI2InPlace, Layout>;
+  using Type = RowSums<E, Stored>;
+};
+
 /// Adds to sum[g][c] the products of `strips` strips of G groups, `stride` bytes apart, with C rows of codes.
-template <class E, class Layout, int G, int C>
+template <class E, class Layout, int G, int C, class Sum>
 PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const TileAhead<G>& ahead, const int8_t* input,
-                            int64_t input_stride, int64_t strips, TernarySum<E, Layout> (&sum)[G][C]) {
+                            int64_t input_stride, int64_t strips, Sum (&sum)[G][C]) {
   using Step = Codes<E, Layout>;
   constexpr int kSteps = Layout::kVectorSteps;
   for (int64_t strip = 0; strip < strips; ++strip) {
@@ -142,7 +197,6 @@ struct RegisterTiles {
 template <class E, class Layout, class Panels>
 struct TernaryKernel {
   using P = typename E::P;
-  using Sum = TernarySum<E, Layout>;
   static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
   static constexpr int kPanelGroups = 4;
 
@@ -170,12 +224,13 @@ struct TernaryKernel {
   template <int G, int C>
   static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const TileAhead<G>& ahead) {
     const int64_t strips = strips_of<Layout>(a.columns), stride = strips * strip_bytes<Layout>();
-    Sum sum[G][C];
+    using Tile = TileSum<E, Layout, C>;
+    typename Tile::Type sum[G][C];
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) sum[g][c].template begin<0>(header(a, i + c).minus_sum);
-    add_strips<E, Layout, G, C>(a.weights + row / kInterleavedRows * stride, stride, ahead, codes(a, i), a.input_stride,
+    add_strips<E, typename Tile::Stored, G, C>(a.weights + row / kInterleavedRows * stride, stride, ahead, codes(a, i), a.input_stride,
                                 strips, sum);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
@@ -199,7 +254,7 @@ struct TernaryKernel {
                       packed_tile_of<std::decay_t<decltype(ahead)>::kCount, C>(count, a, row, i, ahead);
                     });
   }
-  /// A single activation row leaves registers for more groups.
+  /// A single activation row leaves registers for more groups, or more sums of each.
   static void multiply_packed(const MultiplyArgs& a) {
     a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a) : packed_tiles<kGroups, kInputs>(a);
   }

@@ -8,7 +8,7 @@ namespace {
 struct NeonDotInt8 : NeonCodes<NeonDot, true> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryInputs = 5;
+  static constexpr int kTernaryGroups = 1, kTernaryRowGroups = 1, kTernaryRowSums = 1, kTernaryInputs = 5;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 384;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum : NeonSums {
