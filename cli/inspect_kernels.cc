@@ -19,11 +19,11 @@ struct MatrixGroup {
   bool ternary = false;
   std::vector<std::string> kinds;
   int64_t count = 0;
-  const kernels::Packing* packing = nullptr;
+  Kernel kernel;
   std::string why;
   std::vector<std::string> others;  // that run here, too
 
-  int64_t bytes() const { return packing->packed_bytes(shape.rows(), shape.columns()); }
+  int64_t bytes() const { return kernel.packing->packed_bytes(shape.rows(), shape.columns()); }
   double bytes_a_weight() const {
     return static_cast<double>(bytes()) / static_cast<double>(std::max<int64_t>(1, shape.count()));
   }
@@ -32,7 +32,7 @@ struct MatrixGroup {
 /// Times of the layouts of ternary weights in rows of so many columns.
 struct LayoutTimes {
   std::vector<KernelTime> times;  // the fastest first
-  const kernels::Packing* chosen = nullptr;
+  Kernel chosen;
   bool remembered = false;
 };
 
@@ -51,7 +51,7 @@ std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
       return g.shape == weight.shape && g.type == weight.type && g.ternary == ternary;
     });
     if (found == groups.end()) {
-      groups.push_back({weight.shape, weight.type, ternary, {}, 0, nullptr, {}, {}});
+      groups.push_back({weight.shape, weight.type, ternary, {}, 0, {}, {}, {}});
       found = std::prev(groups.end());
     }
     const std::string kind = info(weight.id.kind).name;
@@ -61,12 +61,16 @@ std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
   return groups;
 }
 
-void choose_by_table(MatrixGroup& group) {
-  group.packing = &kernels::packing_for(group.type, cpu_features());
-  group.why = group.packing->in_place ? "used in place in the file" : "the best instruction set here";
+void choose_by_table(MatrixGroup& group, KernelChoice& choice) {
+  const kernels::Packing& packing = kernels::packing_for(group.type, cpu_features());
+  group.kernel = choice.of(packing);
+  group.why = packing.in_place              ? "used in place in the file"
+              : packing.multiply_one_stream ? "the best instruction set here, the faster way to read"
+                                            : "the best instruction set here";
+  if (packing.multiply_one_stream) group.others.push_back(Kernel{&packing, !group.kernel.one_stream}.name());
   for (const kernels::KernelRow& row : kernels::kernel_table()) {
     const bool runs = row.source == group.type && (cpu_features() & row.required) == row.required;
-    if (runs && row.packing != group.packing) group.others.push_back(row.packing->name());
+    if (runs && row.packing != &packing) group.others.push_back(row.packing->name());
   }
 }
 
@@ -74,31 +78,31 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   ThreadPool pool(common.thread_count());
   KernelReport report{pool.size(), group_matrices(checkpoint), {}};
   KernelChoice by_speed(pool, {}), choice(pool, common.kernel);
-  int64_t ternary = 0;
+  int64_t weights = 0;
   for (const WeightTensor& weight : checkpoint.weights) {
-    if (is_ternary_weight(checkpoint.config, weight)) ternary += weight.shape.count();
+    if (info(weight.id.kind).matrix) weights += weight.shape.count();
   }
-  by_speed.expect(ternary);
-  choice.expect(ternary);
-  common.stoppable_progress().start("timing ternary layouts", "shapes", static_cast<int64_t>(report.matrices.size()));
+  by_speed.expect(weights);
+  choice.expect(weights);
+  common.stoppable_progress().start("timing kernels", "shapes", static_cast<int64_t>(report.matrices.size()));
   int64_t done = 0;
   for (MatrixGroup& group : report.matrices) {
     common.stoppable_progress().update(++done);
     if (!group.ternary) {
-      choose_by_table(group);
+      choose_by_table(group, choice);
       continue;
     }
     const int64_t columns = group.shape.columns();
     LayoutTimes& layouts = report.layouts[columns];
     layouts.times = by_speed.times(columns);
     layouts.remembered = by_speed.remembered(columns);
-    group.packing = layouts.chosen =
-        common.kernel.empty() ? &by_speed.ternary(group.shape.rows(), columns) : &choice.ternary(0, columns);
+    group.kernel = layouts.chosen =
+        (common.kernel.empty() ? by_speed : choice).ternary(group.shape.rows(), columns);
     group.why = !common.kernel.empty()      ? "forced by --kernel"
                 : layouts.times.size() == 1 ? "the only layout here"
                                             : "the fastest measured";
     for (const KernelTime& time : layouts.times) {
-      if (time.packing != group.packing) group.others.push_back(time.packing->name());
+      if (time.kernel != group.kernel) group.others.push_back(time.kernel.name());
     }
   }
   common.progress().finish();
@@ -115,9 +119,9 @@ void print_layouts(const KernelReport& report, Common& common) {
     const double fastest = layouts.times.front().weights_per_second;
     for (const KernelTime& time : layouts.times) {
       const double share = time.weights_per_second / fastest;
-      table.row({std::to_string(columns), time.packing->name(), three_digits(time.weights_per_second / 1e9),
+      table.row({std::to_string(columns), time.kernel.name(), three_digits(time.weights_per_second / 1e9),
                  fmt::format("{:.0f}%", 100 * share), style.cyan(style.bar(share, 16)),
-                 time.packing == layouts.chosen ? style.bold("chosen") : "",
+                 time.kernel == layouts.chosen ? style.bold("chosen") : "",
                  layouts.remembered ? "remembered" : "measured now"});
     }
   }
@@ -141,7 +145,7 @@ void print_kernels(const Checkpoint& checkpoint, Common& common) {
   for (const MatrixGroup& group : report.matrices) {
     table.row({fmt::format("{}", fmt::join(group.kinds, ", ")), std::to_string(group.count), group.shape.to_string(),
                group.ternary ? fmt::format("{} (ternary)", info(group.type).name) : info(group.type).name,
-               style.bold(group.packing->name()), fmt::format("{:.3f}", group.bytes_a_weight()),
+               style.bold(group.kernel.name()), fmt::format("{:.3f}", group.bytes_a_weight()),
                human_bytes(group.count * group.bytes()), group.why, fmt::format("{}", fmt::join(group.others, ", "))});
   }
   common.print("\n{}", table.render(style));
@@ -156,8 +160,8 @@ Json kernels_json(const Checkpoint& checkpoint, Common& common) {
     const auto layouts = report.layouts.find(group.shape.columns());
     if (group.ternary && layouts != report.layouts.end()) {
       for (const KernelTime& time : layouts->second.times) {
-        timed.push_back({{"kernel", time.packing->name()},
-                         {"layout", time.packing->layout},
+        timed.push_back({{"kernel", time.kernel.name()},
+                         {"layout", time.kernel.packing->layout},
                          {"weights_per_second", time.weights_per_second},
                          {"remembered", layouts->second.remembered}});
       }
@@ -168,10 +172,11 @@ Json kernels_json(const Checkpoint& checkpoint, Common& common) {
                         {"columns", group.shape.columns()},
                         {"type", info(group.type).name},
                         {"ternary", group.ternary},
-                        {"kernel", group.packing->name()},
-                        {"layout", group.packing->layout ? Json(group.packing->layout) : Json()},
-                        {"isa", group.packing->isa},
-                        {"in_place", group.packing->in_place},
+                        {"kernel", group.kernel.name()},
+                        {"layout", group.kernel.packing->layout ? Json(group.kernel.packing->layout) : Json()},
+                        {"isa", group.kernel.packing->isa},
+                        {"one_stream", group.kernel.one_stream},
+                        {"in_place", group.kernel.packing->in_place},
                         {"bytes_per_weight", group.bytes_a_weight()},
                         {"bytes", group.count * group.bytes()},
                         {"why", group.why},

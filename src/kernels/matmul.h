@@ -78,6 +78,9 @@ struct Packing {
   /// Row `row` back as float32, exactly as the storage type decodes it.
   void (*unpack_row)(const std::byte* packed, int64_t columns, int64_t row, float* to);
   void (*multiply)(const MultiplyArgs& args);
+  /// multiply for a single activation row that reads weights as one stream where that reads several side by side: the
+  /// same bits. Which is faster is up to what fetches from memory on a machine. Null where there is no choice.
+  void (*multiply_one_stream)(const MultiplyArgs& args) = nullptr;
   /// A layout that is not the source type's own, and serves others than it: "i2"; null otherwise.
   const char* layout = nullptr;
   /// Instead of pack, for ternary weights: packs rows [row_begin, row_end) from w + 1, codes: [row_end - row_begin,

@@ -18,14 +18,16 @@
 namespace pare {
 namespace {
 
-// Weights read in a pass: past what caches near a core hold; more would only take longer.
-constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 29;
+// Weights read in a pass, and their bytes at most: past what any cache holds; more would only take longer.
+constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 31, kMostBytes = int64_t{1} << 29;
 constexpr int kPasses = 5;
 // What the passes may take of a kernel so slow that nothing depends on more of them.
 constexpr double kEnoughSeconds = 0.5;
 constexpr double kClearly = 1.03;
 // Rows of matrices that share a prepared row of activations, about: its preparation counts, too.
 constexpr int64_t kRowsAnInput = 4096;
+// Columns that kernels are timed with where their number decides nothing.
+constexpr int64_t kAnyColumns = 4096;
 constexpr size_t kMaxCacheBytes = size_t{1} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -48,7 +50,7 @@ void remember(const std::string& key, const std::vector<KernelTime>& times) {
   if (path.empty()) return;
   // Read again: another process may have added to it. One of two that write at once is lost, and measured again.
   Json json = read_cache();
-  for (const KernelTime& time : times) json[key][time.packing->name()] = time.weights_per_second;
+  for (const KernelTime& time : times) json[key][time.kernel.name()] = time.weights_per_second;
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
   try {
@@ -65,6 +67,16 @@ void sort_fastest_first(std::vector<KernelTime>& times) {
                    [](const auto& a, const auto& b) { return a.weights_per_second > b.weights_per_second; });
 }
 
+/// Both ways to read each.
+std::vector<Kernel> kernels_of(const std::vector<const kernels::Packing*>& packings) {
+  std::vector<Kernel> found;
+  for (const auto* packing : packings) {
+    found.push_back({packing, false});
+    if (packing->multiply_one_stream) found.push_back({packing, true});
+  }
+  return found;
+}
+
 }  // namespace
 
 std::filesystem::path KernelChoice::cache_path() {
@@ -76,69 +88,83 @@ std::filesystem::path KernelChoice::cache_path() {
 }
 
 KernelChoice::KernelChoice(ThreadPool& pool, const std::string& forced)
-    : pool_(pool), candidates_(kernels::ternary_packings(cpu_features())) {
-  if (forced.empty()) return;
+    : pool_(pool) {
+  auto packings = kernels::ternary_packings(cpu_features());
   std::string known;
-  for (const auto* packing : candidates_) known += (known.empty() ? "" : ", ") + std::string(packing->layout);
-  std::erase_if(candidates_, [&](const auto* packing) { return forced != packing->layout; });
+  for (const auto* packing : packings) known += (known.empty() ? "" : ", ") + std::string(packing->layout);
+  if (!forced.empty()) std::erase_if(packings, [&](const auto* packing) { return forced != packing->layout; });
+  candidates_ = kernels_of(packings);
   if (candidates_.empty()) fail("kernel '{}': expected one of those that run here: {}", forced, known);
 }
 
 void KernelChoice::expect(int64_t weights) {
   // A power of two, so that models of about the same size share what was measured.
   weights_ =
-      static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(std::clamp(weights, kFewestWeights, kMostWeights))));
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::clamp(weights, kFewestWeights, kMostWeights))));
 }
 
-const kernels::Packing& KernelChoice::ternary(int64_t rows, int64_t columns) {
-  if (candidates_.size() == 1 || rows == 0 || columns == 0) return *candidates_.front();
+Kernel KernelChoice::ternary(int64_t rows, int64_t columns) {
+  return rows == 0 || columns == 0 ? candidates_.front() : fastest(candidates_, columns);
+}
+
+Kernel KernelChoice::of(const kernels::Packing& packing) { return fastest(kernels_of({&packing}), kAnyColumns); }
+
+Kernel KernelChoice::fastest(const std::vector<Kernel>& candidates, int64_t columns) {
+  if (candidates.size() == 1) return candidates.front();
   // In the order of the tables: a later one must be clearly faster, or noise would choose.
-  const auto all = times(columns);
-  const kernels::Packing* best = nullptr;
+  const auto& all = times(candidates, columns).by_speed;
+  Kernel best = candidates.front();
   double rate = 0;
-  for (const auto* packing : candidates_) {
-    const auto found = std::find_if(all.begin(), all.end(), [&](const auto& time) { return time.packing == packing; });
+  for (const Kernel& kernel : candidates) {
+    const auto found = std::find_if(all.begin(), all.end(), [&](const auto& time) { return time.kernel == kernel; });
     if (found == all.end() || found->weights_per_second <= rate * kClearly) continue;
-    best = packing;
+    best = kernel;
     rate = found->weights_per_second;
   }
-  return *best;
+  return best;
 }
 
 std::string KernelChoice::key(int64_t columns) const {
   return fmt::format("{}; {} threads; {} columns; {}M weights", cpu_name(), pool_.size(), columns, weights_ >> 20);
 }
 
-std::vector<KernelTime> KernelChoice::times(int64_t columns) {
-  if (const auto known = times_.find(columns); known != times_.end()) return known->second;
+const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candidates, int64_t columns) {
+  const std::pair at{candidates.front().packing, columns};
+  if (const auto known = times_.find(at); known != times_.end()) return known->second;
   std::vector<KernelTime> times;
+  bool read = true;
   const Json cache = read_cache();
   const auto remembered = cache.find(key(columns));
-  for (const auto* packing : candidates_) {
+  for (const Kernel& kernel : candidates) {
     if (remembered == cache.end() || !remembered->is_object()) break;
-    const auto rate = remembered->find(packing->name());
-    if (rate != remembered->end() && rate->is_number()) times.push_back({packing, rate->get<double>()});
+    const auto rate = remembered->find(kernel.name());
+    if (rate != remembered->end() && rate->is_number()) times.push_back({kernel, rate->get<double>()});
   }
-  if (times.size() != candidates_.size()) {
+  if (times.size() != candidates.size()) {
     times.clear();
-    for (const auto* packing : candidates_) times.push_back({packing, measure(*packing, columns)});
+    for (const Kernel& kernel : candidates) times.push_back({kernel, measure(kernel, columns)});
     remember(key(columns), times);
-    measured_.insert(columns);
+    read = false;
   }
   sort_fastest_first(times);
-  return times_[columns] = times;
+  return times_[at] = {std::move(times), read};
 }
 
-double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
+double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
   // A tall matrix, a few of its groups of rows over and over.
-  const int64_t group = packing.row_group, period = 8 * group;
-  const int64_t periods = std::max<int64_t>(pool_.size(), weights_ / (period * columns)), rows = periods * period;
-  std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
-  Random random(1);
-  for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
-  const int64_t part = packing.packed_bytes(period, columns);
+  const kernels::Packing& packing = *kernel.packing;
+  const int64_t group = packing.row_group, period = 8 * group, part = packing.packed_bytes(period, columns);
+  const int64_t wanted = std::min(weights_ / (period * columns), kMostBytes / part);
+  const int64_t periods = std::max<int64_t>(pool_.size(), wanted), rows = periods * period;
   Buffer<std::byte> weights(static_cast<size_t>(periods * part + kernels::kPackedSlack));
-  packing.pack_codes(codes.data(), columns, 0, period, weights.data());
+  if (packing.pack_codes) {
+    std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
+    Random random(1);
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
+    packing.pack_codes(codes.data(), columns, 0, period, weights.data());
+  } else {
+    std::memset(weights.data(), 0x11, static_cast<size_t>(part));  // blocks of any content take as long
+  }
   pool_.parallel_for(periods - 1, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)
       std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
@@ -152,18 +178,18 @@ double KernelChoice::measure(const kernels::Packing& packing, int64_t columns) {
   for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
     const double begin = now();
     for (int64_t row = 0; row < rows; row += kRowsAnInput) format.prepare(values.data(), columns, input.data());
-    pool_.parallel_for(periods, std::max<int64_t>(1, periods / (pool_.size() * 16)),
+    pool_.parallel_for(periods, 1,
                        [&](int64_t first, int64_t last, int) {
-                         packing.multiply({.weights = weights.data(),
-                                           .weight_rows = rows,
-                                           .columns = columns,
-                                           .input = input.data(),
-                                           .input_stride = format.row_bytes(columns),
-                                           .input_rows = 1,
-                                           .output = output.data(),
-                                           .output_stride = rows,
-                                           .row_begin = first * period,
-                                           .row_end = last * period});
+                         kernel.multiply({.weights = weights.data(),
+                                          .weight_rows = rows,
+                                          .columns = columns,
+                                          .input = input.data(),
+                                          .input_stride = format.row_bytes(columns),
+                                          .input_rows = 1,
+                                          .output = output.data(),
+                                          .output_stride = rows,
+                                          .row_begin = first * period,
+                                          .row_end = last * period});
                        });
     // The first touches everything for the first time.
     if (pass > 0) rates.push_back(static_cast<double>(rows * columns) / (now() - begin));

@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -11,39 +11,60 @@
 
 namespace pare {
 
-/// What decoding with one layout of ternary weights took.
+/// A packing, and how it reads weights for a single activation row.
+struct Kernel {
+  const kernels::Packing* packing = nullptr;
+  bool one_stream = false;
+
+  void multiply(const kernels::MultiplyArgs& args) const {
+    (one_stream && args.input_rows == 1 ? packing->multiply_one_stream : packing->multiply)(args);
+  }
+  /// "t3.avx512vbmi", "t3.avx512vbmi in one stream"
+  std::string name() const { return packing->name() + (one_stream ? " in one stream" : ""); }
+  bool operator==(const Kernel&) const = default;
+};
+
+/// What decoding with a kernel took.
 struct KernelTime {
-  const kernels::Packing* packing;
+  Kernel kernel;
   double weights_per_second;  // of all threads together
 };
 
-/// Which of the layouts that this machine can run serves a matrix of ternary weights. All give the same bits; which is
-/// the fastest depends on the machine, on how many threads share its memory and on whether the weights fit its caches.
-/// So each is timed on weights like those to be packed, once for a length of rows, and the times are remembered in the
-/// user's cache folder (XDG_CACHE_HOME or ~/.cache, pare/kernels.json), by processor and number of threads.
+/// Which kernel serves a matrix: of ternary weights, which of the layouts that this machine can run; of any, whether
+/// single rows read weights as one stream. All give the same bits; which is the fastest depends on the machine, on how
+/// many threads share its memory and on whether the weights fit its caches. So each is timed on weights like those to
+/// be packed, once for a length of rows, and the times are remembered in the user's cache folder (XDG_CACHE_HOME or
+/// ~/.cache, pare/kernels.json), by processor and number of threads.
 class KernelChoice {
  public:
-  /// `forced`: the layout to take ("i2"); empty = the fastest. Throws Error naming those there are if it is none.
+  /// `forced`: the layout of ternary weights to take ("i2"); empty = the fastest. Throws Error naming those there are if it is none.
   KernelChoice(ThreadPool& pool, const std::string& forced);
-  /// How many ternary weights there will be, so that timing reads as many bytes as a token will (bounded).
+  /// How many weights a token will read, so that timing reads about as many (bounded).
   void expect(int64_t weights);
-  const kernels::Packing& ternary(int64_t rows, int64_t columns);
-  /// Every layout timed for rows of so many columns, the fastest first.
-  std::vector<KernelTime> times(int64_t columns);
+  Kernel ternary(int64_t rows, int64_t columns);
+  /// For weights that only one packing serves here.
+  Kernel of(const kernels::Packing& packing);
+  /// Every layout of ternary weights timed for rows of so many columns, the fastest first.
+  std::vector<KernelTime> times(int64_t columns) { return times(candidates_, columns).by_speed; }
   /// Whether those were read from the cache folder, not measured.
-  bool remembered(int64_t columns) const { return !measured_.contains(columns); }
+  bool remembered(int64_t columns) { return times(candidates_, columns).remembered; }
   /// Where they are remembered; empty if the environment names no folder.
   static std::filesystem::path cache_path();
 
  private:
+  struct Times {
+    std::vector<KernelTime> by_speed;  // the fastest first
+    bool remembered = true;
+  };
+  const Times& times(const std::vector<Kernel>& candidates, int64_t columns);
+  Kernel fastest(const std::vector<Kernel>& candidates, int64_t columns);
   std::string key(int64_t columns) const;
-  double measure(const kernels::Packing& packing, int64_t columns);
+  double measure(const Kernel& kernel, int64_t columns);
 
   ThreadPool& pool_;
-  std::vector<const kernels::Packing*> candidates_;
+  std::vector<Kernel> candidates_;  // for ternary weights
   int64_t weights_ = int64_t{1} << 26;
-  std::map<int64_t, std::vector<KernelTime>> times_;
-  std::set<int64_t> measured_;  // columns
+  std::map<std::pair<const kernels::Packing*, int64_t>, Times> times_;  // by the first candidate and columns
 };
 
 }  // namespace pare

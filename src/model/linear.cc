@@ -66,7 +66,7 @@ class Dealing {
     int64_t rows = 0;
     if (input_rows >= kPanelInputs) unit_ = kPanelUnit;
     for (const Linear& linear : group.linears) {
-      unit_ = std::max<int64_t>(unit_, linear.weight->packing->row_group);
+      unit_ = std::max<int64_t>(unit_, linear.weight->packing().row_group);
       rows += linear.outputs();
     }
     work_ = rows * group.linears[0].weight->columns * input_rows;
@@ -109,7 +109,7 @@ class Dealing {
   }
   const std::byte* address(const Rows& rows) const {
     const PackedWeight& weight = *group_.linears[rows.linear].weight;
-    return weight.data + weight.packing->packed_bytes(rows.begin, weight.columns);
+    return weight.data + weight.packing().packed_bytes(rows.begin, weight.columns);
   }
 
  private:
@@ -125,18 +125,18 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
   const Dealing dealing(group, input.rows(), pool_.size());
   const std::optional<Dealing> next =
       group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size()) : std::nullopt;
-  const auto format = [&](const PackedWeight& weight) { return weight.packing->input_for(input.rows()); };
+  const auto format = [&](const PackedWeight& weight) { return weight.packing().input_for(input.rows()); };
   for (const Linear& linear : group.linears) input.prepared(format(*linear.weight), pool_);
   const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, const std::byte*& expected) {
     const Linear& linear = group.linears[rows.linear];
     const PackedWeight& weight = *linear.weight;
     const auto prepared = input.prepared(format(weight), pool_);
     float* output = outputs[rows.linear];
-    weight.packing->multiply({weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
-                              output, weight.rows, rows.begin, rows.end, weight.scale, then,
-                              dealing.address(rows) == expected});
+    weight.kernel.multiply({weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
+                            output, weight.rows, rows.begin, rows.end, weight.scale, then,
+                            dealing.address(rows) == expected});
     expected = then;
-    const bool scale = weight.scale != 1 && !weight.packing->applies_scale;
+    const bool scale = weight.scale != 1 && !weight.packing().applies_scale;
     if (linear.bias.empty() && !scale) return;
     for (int64_t row = 0; row < input.rows(); ++row) {
       float* out = output + row * weight.rows;

@@ -22,15 +22,10 @@ void show(Observer* observer, ActivationSite site, int layer, const Batch& batch
   observer->observe(site, layer, batch, {values, static_cast<size_t>(rows * width)}, width);
 }
 
-/// Weights that run as ternary if they are stored in types that type_of(id) says.
-template <class TypeOf>
-int64_t ternary_count(const ModelConfig& config, TypeOf type_of) {
+int64_t matrix_weights(const ModelConfig& config) {
   int64_t count = 0;
   for (const WeightId id : expected_weights(config)) {
-    if (id.layer < 0 || !info(id.kind).matrix) continue;
-    const LayerConfig& layer = config.layers[static_cast<size_t>(id.layer)];
-    const LinearConfig& linear = id.kind >= WeightKind::kMlpNorm ? layer.mlp->linear : layer.attention->linear;
-    if (runs_ternary(type_of(id), linear)) count += expected_shape(config, id)->count();
+    if (info(id.kind).matrix) count += expected_shape(config, id)->count();
   }
   return count;
 }
@@ -51,10 +46,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
   model->set_attention_threshold(options.attention_threshold);
   WeightStore own(pool, options.kernel);
   WeightStore& store = options.store ? *options.store : own;
-  store.expect_ternary(ternary_count(checkpoint.config, [&](WeightId id) {
-    const WeightTensor* found = checkpoint.find(id);
-    return found ? found->type : DType::kF32;
-  }));
+  store.expect(matrix_weights(checkpoint.config));
   Progress& progress = options.progress ? *options.progress : no_progress();
   progress.start("loading", "B", checkpoint.bytes());
   int64_t done = 0;
@@ -110,11 +102,9 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
   check_config(config, "shape");
   std::unique_ptr<Model> model(new Model(config, pool));
   WeightStore store(pool, options.kernel);
-  store.expect_ternary(ternary_count(config, [&](WeightId) { return matrices; }));
-  int64_t count = 0, done = 0;
-  for (const WeightId id : expected_weights(config)) {
-    if (info(id.kind).matrix) count += expected_shape(config, id)->count();
-  }
+  const int64_t count = matrix_weights(config);
+  int64_t done = 0;
+  store.expect(count);
   Progress& progress = options.progress ? *options.progress : no_progress();
   progress.start("making random weights", "weights", count);
   const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means = {}) {
@@ -207,11 +197,11 @@ TokenCost Model::cost_per_token() const {
   each_matrix([&](const PackedWeight& weight) {
     cost.bytes += weight.bytes();
     cost.multiply_adds += weight.rows * weight.columns;
-    if (weight.packing->input != kernels::InputFormat::kFloat) cost.int8_multiply_adds += weight.rows * weight.columns;
+    if (weight.packing().input != kernels::InputFormat::kFloat) cost.int8_multiply_adds += weight.rows * weight.columns;
   });
   const PackedWeight& output = *output_.linears[0].weight;
   cost.output_multiply_adds = output.rows * output.columns;
-  cost.int8_output = output.packing->input != kernels::InputFormat::kFloat;
+  cost.int8_output = output.packing().input != kernels::InputFormat::kFloat;
   return cost;
 }
 

@@ -73,14 +73,15 @@ std::vector<std::byte> random_rows(const kernels::Packing& packing, DType type, 
   return packed;
 }
 
-}  // namespace
-
+/// Whether a matrix of this type runs in exact ternary kernels.
 bool runs_ternary(DType type, const LinearConfig& linear) {
   return linear.activations == ActivationQuantization::kInt8Row && kernels::is_ternary(type);
 }
 
+}  // namespace
+
 void PackedWeight::unpack_row(int64_t row, float* to) const {
-  packing->unpack_row(data, columns, row, to);
+  packing().unpack_row(data, columns, row, to);
   if (scale == 1) return;
   for (int64_t k = 0; k < columns; ++k) to[k] *= scale;
 }
@@ -104,10 +105,10 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
     weight->scale *= block_scale;
   }
   check_ternary_scale(weight->scale, tensor.name);
-  weight->packing = &choice_.ternary(weight->rows, weight->columns);
+  weight->kernel = choice_.ternary(weight->rows, weight->columns);
   weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
   weight->data = weight->packed.get();
-  pack_ternary(pool_, *weight->packing, tensor, fill_codes, weight->packed.get());
+  pack_ternary(pool_, weight->packing(), tensor, fill_codes, weight->packed.get());
   if (!source.empty()) MappedFile::drop_pages(source);
   return weight;
 }
@@ -122,18 +123,18 @@ std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tens
     return weight;
   }
   auto weight = std::make_shared<PackedWeight>();
-  weight->packing = &kernels::packing_for(tensor.type, cpu_features());
+  weight->kernel = choice_.of(kernels::packing_for(tensor.type, cpu_features()));
   weight->type = tensor.type;
   weight->rows = tensor.shape.rows();
   weight->columns = tensor.shape.columns();
   weight->scale = tensor.scale;
   const TensorView view = tensor.read(weight->made);
-  if (weight->packing->in_place) {
+  if (weight->packing().in_place) {
     weight->data = view.bytes.data();
     if (weight->made.empty()) weight->owner = tensor.owner;
   } else {
     weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
-    pack_all(pool_, *weight->packing, view, weight->packed.get());
+    pack_all(pool_, weight->packing(), view, weight->packed.get());
     weight->data = weight->packed.get();
     if (weight->made.empty()) {
       MappedFile::drop_pages(view.bytes);
@@ -160,20 +161,20 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
     fail("rows of {} values cannot be stored as {}: expected a multiple of {}", columns, dtype.name, dtype.block_size);
   }
   auto weight = std::make_shared<PackedWeight>();
-  weight->packing =
-      runs_ternary(type, linear) ? &choice_.ternary(rows, columns) : &kernels::packing_for(type, cpu_features());
+  weight->kernel = runs_ternary(type, linear) ? choice_.ternary(rows, columns)
+                                              : choice_.of(kernels::packing_for(type, cpu_features()));
   weight->type = type;
   weight->rows = rows;
   weight->columns = columns;
   const int64_t total = weight->bytes();
   weight->packed = slabs_.take(static_cast<size_t>(total + kernels::kPackedSlack));
   weight->data = weight->packed.get();
-  const int64_t group = weight->packing->row_group;
+  const int64_t group = weight->packing().row_group;
   const int64_t period = group * std::clamp<int64_t>(kRandomValues / (group * columns), 1, kRandomGroups);
   Random source(seed);
   const double deviation = 1 / std::sqrt(static_cast<double>(columns));
-  const std::vector<std::byte> packed = random_rows(*weight->packing, type, period, columns, deviation, source);
-  if (weight->packing->pack_codes) weight->scale = static_cast<float>(deviation);
+  const std::vector<std::byte> packed = random_rows(weight->packing(), type, period, columns, deviation, source);
+  if (weight->packing().pack_codes) weight->scale = static_cast<float>(deviation);
   const auto part = static_cast<int64_t>(packed.size());
   pool_.parallel_for((total + part - 1) / part, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {

@@ -14,23 +14,21 @@ namespace pare {
 
 /// A matrix ready for products: used in place where its bytes are, or packed for this machine; never both.
 struct PackedWeight {
-  const kernels::Packing* packing = nullptr;
+  Kernel kernel;
   DType type = DType::kF32;
   int64_t rows = 0, columns = 0;
-  float scale = 1;  // values are those of the packing times this
+  float scale = 1;  // values are those that are packed times this
   const std::byte* data = nullptr;
   std::shared_ptr<std::byte> packed;  // what data points to, if it was packed
   std::vector<std::byte> made;        // what data points to, if it was made and is used in place
   std::shared_ptr<const void> owner;  // keeps a mapping that data points into
 
-  int64_t bytes() const { return packing->packed_bytes(rows, columns); }
+  const kernels::Packing& packing() const { return *kernel.packing; }
+  int64_t bytes() const { return packing().packed_bytes(rows, columns); }
   bool mapped() const { return owner != nullptr; }
   /// Row as float32: [columns].
   void unpack_row(int64_t row, float* to) const;
 };
-
-/// Whether a matrix of this type runs in exact ternary kernels.
-bool runs_ternary(DType type, const LinearConfig& linear);
 
 /// Makes weights ready, in parallel, and remembers them by key as long as somebody uses them, so that variants of one
 /// model share what they have in common.
@@ -41,8 +39,8 @@ class WeightStore {
   /// A matrix for products as `linear` means them. Throws Error naming the tensor for ternary weights that are none:
   /// other codes, block scales that differ, a scale that is no positive number.
   std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor, const LinearConfig& linear = {});
-  /// How many weights will run as ternary, for the choice of their layout.
-  void expect_ternary(int64_t weights) { choice_.expect(weights); }
+  /// How many weights a token will read, for the choice of kernels.
+  void expect(int64_t weights) { choice_.expect(weights); }
   /// A norm's gain or a bias, as float32.
   std::vector<float> vector(const WeightTensor& tensor);
   /// Random normal values of standard deviation 1 / sqrt(columns), for benchmarks; a few rows over and over.

@@ -26,7 +26,8 @@ struct Blocks {
     if (a.input_rows < kFewest) return avx512vnni::kBlocks[kForm].multiply(a);
     Kernel::template multiply_panels<AmxBlockPanels<Kernel>>(a);
   }
-  static constexpr Packing packing() { return Kernel::packing("amx", multiply); }
+  static void multiply_one_stream(const MultiplyArgs& a) { avx512vnni::kBlocks[kForm].multiply_one_stream(a); }
+  static constexpr Packing packing() { return Kernel::packing("amx", multiply, multiply_one_stream); }
 };
 
 struct Packings {

@@ -18,7 +18,7 @@ struct Avx512 {
 
   // 32 registers: 24 accumulators leave room for four vectors of weights and one of activations.
   static constexpr int kTileRows = 4, kTileInputs = 6, kTileRowsOfOne = 8;
-  static constexpr int kBlockGroups = 2, kBlockRowGroups = 1, kBlockInputs = 6;
+  static constexpr int kBlockGroups = 2, kBlockRowGroups = 4, kBlockInputs = 6;
   static constexpr int kAttendVectors = 24, kAttendQueries = 12;
   static constexpr int64_t kPanelInputs = 24, kPanelRows = 64, kPanelColumns = 1024, kPanelInputRows = 128;
   static constexpr int64_t kBlockPanelInputs = 16, kBlockPanelColumns = 2048, kBlockPanelInputRows = 192;

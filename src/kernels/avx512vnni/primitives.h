@@ -9,7 +9,7 @@ namespace {
 struct Avx512VnniInt8 : Avx512Codes<false> {
   /// Tiles of ternary products: 16-row groups and activation rows; from how many of these a panel pays, and its
   /// columns.
-  static constexpr int kTernaryGroups = 4, kTernaryRowGroups = 1, kTernaryRowSums = 8, kTernaryInputs = 6;
+  static constexpr int kTernaryGroups = 4, kTernaryRowGroups = 8, kTernaryRowSums = 8, kTernaryInputs = 6;
   static constexpr int64_t kTernaryPanelInputs = 8, kTernaryPanelColumns = 576;
   template <bool kFull, int kLargest, int kSteps>
   struct Sum {

@@ -276,6 +276,7 @@ struct BlockKernel {
               {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, kGroups), true});
         });
   }
+  static void multiply_one_stream(const MultiplyArgs& a) { packed_tiles<1, 1>(a); }
   /// Few activation rows: weights are unpacked for each tile of them, as they come from memory. A single one leaves
   /// registers for more groups.
   static void multiply_packed(const MultiplyArgs& a) {
@@ -372,9 +373,17 @@ struct BlockKernel {
   static void unpack_row(const std::byte* packed, int64_t columns, int64_t row, float* to) {
     unpack_row_blocks(kForm, packed, columns, row, to);
   }
-  static constexpr Packing packing(const char* isa, void (*products)(const MultiplyArgs&) = multiply) {
-    return {kType,        isa,         false,      kInterleavedRows, InputFormat::kInt8Block,
-            packed_bytes, pack_blocks, unpack_row, products};
+  static constexpr Packing packing(const char* isa, void (*products)(const MultiplyArgs&) = multiply,
+                                   void (*one_stream)(const MultiplyArgs&) = multiply_one_stream) {
+    return {.source = kType,
+            .isa = isa,
+            .row_group = kInterleavedRows,
+            .input = InputFormat::kInt8Block,
+            .packed_bytes = packed_bytes,
+            .pack = pack_blocks,
+            .unpack_row = unpack_row,
+            .multiply = products,
+            .multiply_one_stream = P::kBlockRowGroups > 1 ? one_stream : nullptr};
   }
 };
 

@@ -70,8 +70,8 @@ struct Codes<E, TernaryI2InPlace> : Codes<E, TernaryI2> {
 template <class E, class Layout>
 using TernarySum = typename E::template Sum<false, 2, Layout::kVectorSteps * Layout::kStripVectors>;
 
-/// Sums of a group for a single activation row: several in turn, so that one addition need not wait for another and
-/// weights can be read as one stream, and so that codes in place are added to others like them.
+/// Sums of a group for a single activation row: several in turn, so that one addition need not wait for another where
+/// weights are read as one stream, and so that codes in place are added to others like them.
 template <class E, class Layout>
 struct RowSums {
   static constexpr int kSteps = Layout::kVectorSteps * Layout::kStripVectors;
@@ -100,14 +100,16 @@ struct RowSums {
   }
 };
 
-template <class E, class Layout, int C>
+/// The sum of each group and activation row of a tile, and the layout that its codes are taken as. A tile of one group
+/// and one row has registers for several sums.
+template <class E, class Layout, int G, int C>
 struct TileSum {
   using Type = TernarySum<E, Layout>;
   using Stored = Layout;
 };
 template <class E, class Layout>
   requires(E::kTernaryRowSums > 1)
-struct TileSum<E, Layout, 1> {
+struct TileSum<E, Layout, 1, 1> {
   using Stored = std::conditional_t<std::is_same_v<Layout, TernaryI2>, TernaryI2InPlace, Layout>;
   using Type = RowSums<E, Stored>;
 };
@@ -224,7 +226,7 @@ struct TernaryKernel {
   template <int G, int C>
   static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const TileAhead<G>& ahead) {
     const int64_t strips = strips_of<Layout>(a.columns), stride = strips * strip_bytes<Layout>();
-    using Tile = TileSum<E, Layout, C>;
+    using Tile = TileSum<E, Layout, G, C>;
     typename Tile::Type sum[G][C];
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
@@ -254,7 +256,8 @@ struct TernaryKernel {
                       packed_tile_of<std::decay_t<decltype(ahead)>::kCount, C>(count, a, row, i, ahead);
                     });
   }
-  /// A single activation row leaves registers for more groups, or more sums of each.
+  static void multiply_one_stream(const MultiplyArgs& a) { packed_tiles<1, 1>(a); }
+  /// A single activation row leaves registers for more groups.
   static void multiply_packed(const MultiplyArgs& a) {
     a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a) : packed_tiles<kGroups, kInputs>(a);
   }
@@ -335,6 +338,7 @@ struct TernaryKernel {
             .packed_bytes = packed_bytes_ternary<Layout>,
             .unpack_row = unpack_row_ternary<Layout>,
             .multiply = multiply,
+            .multiply_one_stream = E::kTernaryRowSums > 1 ? multiply_one_stream : nullptr,
             .layout = layout,
             .pack_codes = pack_ternary<Layout>,
             .applies_scale = true};
