@@ -96,8 +96,7 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
     LayoutTimes& layouts = report.layouts[columns];
     layouts.times = by_speed.times(columns);
     layouts.remembered = by_speed.remembered(columns);
-    group.kernel = layouts.chosen =
-        (common.kernel.empty() ? by_speed : choice).ternary(group.shape.rows(), columns);
+    group.kernel = layouts.chosen = (common.kernel.empty() ? by_speed : choice).ternary(group.shape.rows(), columns);
     group.why = !common.kernel.empty()      ? "forced by --kernel"
                 : layouts.times.size() == 1 ? "the only layout here"
                                             : "the fastest measured";

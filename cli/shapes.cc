@@ -13,6 +13,7 @@ struct ShapeRow {
   double rope_theta;
   bool tied;
   bool sub_norms = false;  // in front of the output and the down projection
+  Activation activation = Activation::kSilu;
 };
 
 // From the config.json that each model was published with.
@@ -29,7 +30,7 @@ constexpr ShapeRow kShapes[] = {
     {"smollm2-135m", 576, 30, 9, 3, 64, 1536, 49152, 8192, 100000, true},
     {"smollm2-360m", 960, 32, 15, 5, 64, 2560, 49152, 8192, 100000, true},
     {"smollm2-1.7b", 2048, 24, 32, 32, 64, 8192, 49152, 8192, 130000, true},
-    {"bitnet-2b-4t", 2560, 30, 20, 5, 128, 6912, 128256, 4096, 500000, true},
+    {"bitnet-2b-4t", 2560, 30, 20, 5, 128, 6912, 128256, 4096, 500000, true, true, Activation::kReluSquared},
     // The sizes of arXiv 2410.16144, as bitnet.cpp's utils/generate-dummy-bitnet-model.py has them; it leaves out 700M,
     // which is 1bitLLM/bitnet_b1_58-large.
     {"bitnet-125m", 768, 11, 12, 12, 64, 3072, 32002, 2048, 10000, true, true},
@@ -59,6 +60,7 @@ ModelConfig make_config(const ShapeRow& row) {
   MlpConfig mlp;
   mlp.width = row.mlp;
   mlp.sub_norm = row.sub_norms;
+  mlp.activation = row.activation;
   ModelConfig config;
   config.family = "llama";
   config.hidden = row.hidden;

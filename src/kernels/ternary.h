@@ -12,9 +12,13 @@
 //
 //   out[i][r] = (sum over k of code[i][k] * w[r][k]) * (weight scale * (1 / s[i])),  code = round(x * s)
 //
-// The sum is exact in int32 for up to 2^23 columns, so every packing on every instruction set gives the same bits.
+// The sum is exact in int32 for up to kMostTernaryColumns, so every packing on every instruction set gives the same
+// bits.
 
 namespace pare::kernels {
+
+/// Where codes are summed as they lie, up to 64 times too large, in four sums in turn: 2^19 / 4 * 128 * 128 = 2^31.
+inline constexpr int64_t kMostTernaryColumns = (int64_t{1} << 19) - 1;
 
 /// One row of activations in InputFormat::kInt8Row: this, then int8 codes, [columns] and zeros up to
 /// input_row_bytes_int8_row. s = 127 / max(absmax, 1e-5); codes round half to even and lie in [-128, 127]. A row

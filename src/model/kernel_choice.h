@@ -37,7 +37,8 @@ struct KernelTime {
 /// ~/.cache, pare/kernels.json), by processor and number of threads.
 class KernelChoice {
  public:
-  /// `forced`: the layout of ternary weights to take ("i2"); empty = the fastest. Throws Error naming those there are if it is none.
+  /// `forced`: the layout of ternary weights to take ("i2"); empty = the fastest. Throws Error naming those there are
+  /// if it is none.
   KernelChoice(ThreadPool& pool, const std::string& forced);
   /// How many weights a token will read, so that timing reads about as many (bounded).
   void expect(int64_t weights);

@@ -105,6 +105,10 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
     weight->scale *= block_scale;
   }
   check_ternary_scale(weight->scale, tensor.name);
+  if (weight->columns > kernels::kMostTernaryColumns) {
+    fail("tensor {}: rows of {} ternary weights, expected at most {}", tensor.name, weight->columns,
+         kernels::kMostTernaryColumns);
+  }
   weight->kernel = choice_.ternary(weight->rows, weight->columns);
   weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
   weight->data = weight->packed.get();

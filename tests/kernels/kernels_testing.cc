@@ -112,8 +112,16 @@ std::vector<float> Product::multiply_part(const std::vector<float>& input, int64
   constexpr float kCanary = -12345.5f;
   const int64_t gap = 19, output_stride = rows_ + gap;
   std::vector<float> output(static_cast<size_t>(output_stride * input_rows), kCanary);
-  packing_.multiply({weights_, rows_, columns_, prepared.data(), stride, input_rows, output.data(), output_stride,
-                     row_begin, row_end});
+  MultiplyArgs args{weights_,   rows_,         columns_,      prepared.data(), stride,
+                    input_rows, output.data(), output_stride, row_begin,       row_end};
+  packing_.multiply(args);
+  if (packing_.multiply_one_stream && input_rows == 1) {
+    std::vector<float> other(output.size(), kCanary);
+    args.output = other.data();
+    packing_.multiply_one_stream(args);
+    EXPECT_EQ(std::memcmp(other.data(), output.data(), output.size() * sizeof(float)), 0)
+        << packing_.name() << " in one stream";
+  }
   std::vector<float> result;
   for (int64_t i = 0; i < input_rows; ++i)
     for (int64_t r = 0; r < output_stride; ++r) {

@@ -75,7 +75,7 @@ std::vector<float> product(const Packing& packing, const Case& c, int64_t row_be
     format.prepare(c.input.data() + i * c.columns, c.columns, input.data() + i * stride);
   constexpr float kUntouched = -12345;
   std::vector<float> output(static_cast<size_t>(c.inputs * c.rows), kUntouched);
-  packing.multiply({.weights = packed.data(),
+  MultiplyArgs args{.weights = packed.data(),
                     .weight_rows = c.rows,
                     .columns = c.columns,
                     .input = input.data(),
@@ -85,7 +85,15 @@ std::vector<float> product(const Packing& packing, const Case& c, int64_t row_be
                     .output_stride = c.rows,
                     .row_begin = row_begin,
                     .row_end = row_end,
-                    .scale = c.scale});
+                    .scale = c.scale};
+  packing.multiply(args);
+  if (packing.multiply_one_stream && c.inputs == 1) {
+    std::vector<float> other(output.size(), kUntouched);
+    args.output = other.data();
+    packing.multiply_one_stream(args);
+    EXPECT_EQ(std::memcmp(other.data(), output.data(), output.size() * sizeof(float)), 0)
+        << packing.name() << " in one stream";
+  }
   for (int64_t i = 0; i < c.inputs; ++i)
     for (int64_t r = 0; r < c.rows; ++r)
       if (r < row_begin || r >= row_end) {
@@ -127,6 +135,8 @@ TEST(Ternary, ManyActivationRows) {
   for (int64_t inputs : {8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 100, 192, 193, 257})
     check(random_case(random, 1 + static_cast<int64_t>(random.below(140)), 1 + static_cast<int64_t>(random.below(1300)),
                       inputs));
+  // Panels of every length.
+  for (int64_t columns : {2687, 2688, 2689, 2752, 6000}) check(random_case(random, 49, columns, 35));
 }
 
 TEST(Ternary, PartsOfTheRowsLeaveTheRestAlone) {

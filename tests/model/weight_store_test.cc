@@ -51,7 +51,7 @@ TEST_P(TernaryWeights, PackToTheSameBytesOnAnyNumberOfThreadsAndFromAnySource) {
     for (const WeightTensor* tensor : {&from_codes, static_cast<const WeightTensor*>(&from_blocks)}) {
       WeightStore store(pool, GetParam()->layout);
       const auto weight = store.matrix(*tensor, int8_inputs());
-      ASSERT_EQ(weight->packing, GetParam());
+      ASSERT_EQ(&weight->packing(), GetParam());
       EXPECT_EQ(weight->scale, 0.25f);
       ASSERT_EQ(weight->bytes(), static_cast<int64_t>(expected.size()));
       EXPECT_EQ(std::memcmp(weight->data, expected.data(), expected.size()), 0) << threads;

@@ -13,7 +13,9 @@ namespace {
 /// through vector registers.
 template <class E>
 struct AmxPanels {
-  static constexpr int64_t kColumns = 576, kInputRows = 256;
+  /// Two groups over many columns: sums rarely leave the tiles, and both operands come from the second-level cache.
+  static constexpr int kPanelGroups = 2;
+  static constexpr int64_t kColumns = 2688, kInputRows = 256;
   static constexpr int kTileRows = 16, kTileBytes = 64;
 
   static PARE_INLINE void begin() {
@@ -41,6 +43,10 @@ struct AmxPanels {
       _tile_loadd(5, input + kTileRows * input_stride + strip * kTileBytes, static_cast<size_t>(input_stride));
       _tile_dpbsud(2, 5, 6);
       _tile_dpbsud(3, 5, 7);
+      // Of the activations' next columns, which lie in as many places as there are rows (of a panel they follow).
+      const int8_t* next = input + (strip + 1) * kTileBytes;
+#pragma GCC unroll 32
+      for (int row = 0; row < 2 * kTileRows; ++row) __builtin_prefetch(next + row * input_stride);
     }
     _tile_stored(0, sums, bytes);
     _tile_stored(1, sums + kInterleavedRows, bytes);

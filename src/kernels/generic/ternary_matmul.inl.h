@@ -14,8 +14,8 @@
 //   kTernaryRowSums: see RowSums. Where that is more than 1, Sum::add takes any unsigned codes, and
 //   Sum::merge<kShift>(other) adds other / 2^kShift.
 //
-// Few activation rows: weights are unpacked in registers as they come from memory. Many: a panel of 64 weight rows is
-// unpacked once, as bytes, into the first-level cache, and its products are summed up in memory from one panel of
+// Few activation rows: weights are unpacked in registers as they come from memory. Many: a panel of weight rows is
+// unpacked once, as bytes, into a near cache, and its products are summed up in memory from one panel of
 // columns to the next.
 
 namespace pare::kernels {
@@ -150,7 +150,8 @@ struct RegisterTiles {
   using P = typename E::P;
   using Sum = TernarySum<E, TernaryBytes>;
   static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
-  /// Columns of weights and rows of activations a panel is used for.
+  /// Groups of 16 weight rows in a panel, its columns, and the rows of activations that it is used for.
+  static constexpr int kPanelGroups = 4;
   static constexpr int64_t kColumns = E::kTernaryPanelColumns, kInputRows = 192;
   static void begin() {}
   static void end() {}
@@ -200,7 +201,7 @@ template <class E, class Layout, class Panels>
 struct TernaryKernel {
   using P = typename E::P;
   static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
-  static constexpr int kPanelGroups = 4;
+  static constexpr int kPanelGroups = Panels::kPanelGroups;
 
   static PARE_INLINE const Int8RowHeader& header(const MultiplyArgs& a, int64_t i) {
     return *reinterpret_cast<const Int8RowHeader*>(a.input + i * a.input_stride);
@@ -232,8 +233,8 @@ struct TernaryKernel {
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) sum[g][c].template begin<0>(header(a, i + c).minus_sum);
-    add_strips<E, typename Tile::Stored, G, C>(a.weights + row / kInterleavedRows * stride, stride, ahead, codes(a, i), a.input_stride,
-                                strips, sum);
+    add_strips<E, typename Tile::Stored, G, C>(a.weights + row / kInterleavedRows * stride, stride, ahead, codes(a, i),
+                                               a.input_stride, strips, sum);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
@@ -285,7 +286,7 @@ struct TernaryKernel {
   /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
-    constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
+    constexpr int64_t kRows = kPanelGroups * kInterleavedRows, kOutputsAhead = 8;
     // Unpacking whole vectors may write a little past the last strip.
     constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
@@ -306,6 +307,11 @@ struct TernaryKernel {
         }
         for (int64_t i = 0; i < inputs; ++i)
           for (int g = 0; g < groups; ++g) {
+            // Rows of outputs lie far apart: none follows from the last.
+            if (i + kOutputsAhead < inputs) {
+              __builtin_prefetch(a.output + (input + i + kOutputsAhead) * a.output_stride + row + g * kInterleavedRows,
+                                 1);
+            }
             TernarySum<E, TernaryBytes> sum;
             sum.restore(sums + i * kRows + g * kInterleavedRows);
             finish(a, input + i, row + g * kInterleavedRows, sum);
