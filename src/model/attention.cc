@@ -11,6 +11,8 @@ namespace {
 
 // Tasks a thread gets of attention before contexts are cut into spans: enough that threads end at about the same time.
 constexpr int64_t kTasksPerThread = 8;
+// Keys of so many neighbouring tokens lie in the same cache lines of a page, so one thread stores them.
+constexpr int64_t kStoredTogether = 16;
 
 }  // namespace
 
@@ -252,9 +254,21 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   // of pages are made before any head begins.
   run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
   if (!run.alone) {
-    for_rows(pool_, rows, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        for (int head = 0; head < config.kv_heads; ++head) rotate_and_store(index, chunk, cache, i, head);
+    std::vector<int64_t> starts;  // rows whose keys begin a group that is stored together
+    for (const Chunk::Run& r : chunk.runs) {
+      const int64_t slot = cache.length(r.sequence, index) - r.count;
+      for (int64_t i = 0; i < r.count; ++i) {
+        if (i == 0 || (slot + i) % kStoredTogether == 0) starts.push_back(r.first + i);
+      }
+    }
+    const auto groups = static_cast<int64_t>(starts.size());
+    starts.push_back(rows);
+    for_tasks(pool_, config.kv_heads * groups, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end, int) {
+      for (int64_t task = begin; task < end; ++task) {
+        const auto group_at = static_cast<size_t>(task % groups);
+        for (int64_t i = starts[group_at]; i < starts[group_at + 1]; ++i) {
+          rotate_and_store(index, chunk, cache, i, static_cast<int>(task / groups));
+        }
       }
     });
   }
