@@ -236,7 +236,7 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   const int64_t rows = chunk.batch.rows(), q_width = int64_t{config.heads} * config.head_dim,
                 kv_width = int64_t{config.kv_heads} * config.head_dim;
   w.fill_rope(config.rope, chunk.batch);
-  for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count);
+  for (const Chunk::Run& run : chunk.runs) cache.extend(run.sequence, index, run.count, true);
   const int tile_rows = std::max(1, kAttentionTile / (group.count * group.maps));
   chunk.make_tiles(tile_rows);
   AttentionRun run{index, config, *layers_[static_cast<size_t>(index)].attention, chunk, cache};

@@ -33,7 +33,7 @@ KvCache::KvCache(const ModelConfig& config, int sequences, int64_t context, DTyp
   free_.resize(shapes_.size());
 }
 
-std::byte* KvCache::take_page(int layer) {
+std::byte* KvCache::take_page(int layer, bool zeros) {
   const int64_t size = shapes_[static_cast<size_t>(layer)].page();
   auto& free = free_[static_cast<size_t>(layer)];
   std::byte* page = nullptr;
@@ -48,18 +48,20 @@ std::byte* KvCache::take_page(int layer) {
     page = slabs_.back().data() + slab_used_;
     slab_used_ += size;
   }
-  std::memset(page, 0, static_cast<size_t>(size));  // slots past the end are multiplied by zero: they must be finite
+  if (zeros) std::memset(page, 0, static_cast<size_t>(size));
   return page;
 }
 
-void KvCache::extend(int sequence, int layer, int64_t count) {
+void KvCache::extend(int sequence, int layer, int64_t count, bool stored) {
   const LayerShape& shape = shapes_[static_cast<size_t>(layer)];
   Slot& s = slot(sequence, layer);
   s.keys.resize(static_cast<size_t>(shape.kv_heads));
   s.values.resize(static_cast<size_t>(shape.kv_heads));
   s.length += count;
   while (static_cast<int64_t>(s.pages.size()) * kKvPageTokens < s.length) {
-    std::byte* page = take_page(layer);
+    const bool full = static_cast<int64_t>(s.pages.size() + 1) * kKvPageTokens <= s.length;
+    // Slots past the end are multiplied by zero: they must be finite.
+    std::byte* page = take_page(layer, !(stored && full));
     for (int head = 0; head < shape.kv_heads; ++head) {
       const std::byte* key = page + head * (shape.key_page + shape.value_page);
       s.keys[static_cast<size_t>(head)].push_back(key);

@@ -26,8 +26,9 @@ class KvCache {
   void add_tokens(int sequence, int64_t count) { tokens_[static_cast<size_t>(sequence)] += count; }
   /// Tokens stored for a sequence in a layer (0 for a layer without attention).
   int64_t length(int sequence, int layer) const { return slot(sequence, layer).length; }
-  /// Makes room for `count` more tokens of a sequence in a layer and counts them as stored.
-  void extend(int sequence, int layer, int64_t count);
+  /// Makes room for `count` more tokens of a sequence in a layer and counts them as stored: as zeros, or as whatever is
+  /// there if the caller promises to store each of them before any is read.
+  void extend(int sequence, int layer, int64_t count, bool stored = false);
   /// Pages of one KV head, one per kernels::kKvPageTokens tokens.
   std::span<const std::byte* const> key_pages(int sequence, int layer, int kv_head) const;
   std::span<const std::byte* const> value_pages(int sequence, int layer, int kv_head) const;
@@ -64,7 +65,7 @@ class KvCache {
   }
   Slot& slot(int sequence, int layer) { return const_cast<Slot&>(std::as_const(*this).slot(sequence, layer)); }
 
-  std::byte* take_page(int layer);
+  std::byte* take_page(int layer, bool zeros);
 
   const kernels::KvFormat* format_;
   int sequences_;

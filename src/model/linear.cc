@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "kernels/elementwise.h"
+
 namespace pare {
 namespace {
 
@@ -37,21 +39,48 @@ void LinearInput::set(const float* values, int64_t rows, int64_t columns) {
   values_ = values;
   rows_ = rows;
   columns_ = columns;
+  norm_ = {};
   for (Prepared& prepared : prepared_) prepared.ready = false;
+}
+
+void LinearInput::set_normed(const float* from, const std::vector<float>& gain, float epsilon, float* normed,
+                             int64_t rows) {
+  set(normed, rows, static_cast<int64_t>(gain.size()));
+  norm_ = {from, gain.data(), epsilon, normed};
+}
+
+void LinearInput::norm_row(int64_t row) const {
+  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  if (norm_.from)
+    math.rms_norm(norm_.from + row * columns_, norm_.gain, norm_.epsilon, norm_.to + row * columns_, columns_);
+}
+
+const float* LinearInput::values(ThreadPool& pool) {
+  if (norm_.from) {
+    for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) norm_row(i);
+    });
+    norm_ = {};
+  }
+  return values_;
 }
 
 LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool& pool) {
   const auto& row = kernels::input_format(format);
   // Activations used as they are lie close together, whatever a prepared row would be padded to.
-  if (!row.prepare) return {reinterpret_cast<const std::byte*>(values_), columns_ * int64_t{sizeof(float)}};
+  if (!row.prepare) return {reinterpret_cast<const std::byte*>(values(pool)), columns_ * int64_t{sizeof(float)}};
   const int64_t stride = row.stride(columns_);
   Prepared& prepared = prepared_[static_cast<size_t>(format)];
   if (!prepared.ready) {
     prepared.storage.reserve(static_cast<size_t>(rows_ * stride));
     std::byte* const to = prepared.storage.data();
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) row.prepare(values_ + i * columns_, columns_, to + i * stride);
+      for (int64_t i = begin; i < end; ++i) {
+        norm_row(i);
+        row.prepare(values_ + i * columns_, columns_, to + i * stride);
+      }
     });
+    norm_ = {};
     prepared.ready = true;
   }
   return {prepared.storage.data(), stride};

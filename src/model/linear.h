@@ -34,7 +34,12 @@ class LinearInput {
  public:
   /// New rows: values [rows, columns], which must stay until the products are done.
   void set(const float* values, int64_t rows, int64_t columns);
+  /// New rows: the RMS norm of those at `from` ([rows, gain.size()]), which is written to `normed` (may be the same)
+  /// when they are first asked for, each row right before it is prepared.
+  void set_normed(const float* from, const std::vector<float>& gain, float epsilon, float* normed, int64_t rows);
   int64_t rows() const { return rows_; }
+  /// The rows themselves: [rows, columns].
+  const float* values(ThreadPool& pool);
   struct View {
     const std::byte* data;
     int64_t stride;  // bytes a row
@@ -43,8 +48,15 @@ class LinearInput {
   View prepared(kernels::InputFormat format, ThreadPool& pool);
 
  private:
+  void norm_row(int64_t row) const;
+
   const float* values_ = nullptr;
   int64_t rows_ = 0, columns_ = 0;
+  struct Norm {
+    const float *from = nullptr, *gain = nullptr;  // null: nothing is left to do
+    float epsilon = 0;
+    float* to = nullptr;
+  } norm_;
   struct Prepared {
     bool ready = false;
     Buffer<std::byte> storage;

@@ -287,18 +287,10 @@ void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* obs
   run_output(chunk, logits, observer);
 }
 
-void Model::norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows) {
-  const auto width = static_cast<int64_t>(gain.size());
-  for_rows(pool_, rows, rows * width, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      math().rms_norm(x + i * width, gain.data(), config_.norm_epsilon, out + i * width, width);
-  });
-}
-
-/// stream += group * input; input: [rows, width].
-void Model::add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows) {
+/// stream += group * the input that is set.
+void Model::add_product(const LinearGroup& group) {
   Workspace& w = *work_;
-  const int64_t hidden = config_.hidden;
+  const int64_t hidden = config_.hidden, rows = w.input.rows();
   const auto add = [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < rows * hidden; at += hidden) {
       math().add(w.stream.data() + at, w.delta.data() + at, end - begin);
@@ -306,11 +298,20 @@ void Model::add_product(const LinearGroup& group, const float* input, int64_t wi
   };
   const bool whole = communicator_.size() == 1;  // not a part of a sum over ranks
   float* const delta[] = {w.delta.data()};
-  w.input.set(input, rows, width);
   w.multiplier.run(group, w.input, delta, whole ? FinishColumns(add) : nullptr);
   if (whole) return;
   communicator_.all_reduce(w.delta.data(), rows * hidden);
   add(0, hidden);
+}
+
+/// The input of an output projection: the rows, normalised in place where `gain` is not empty.
+void Model::set_sub_normed(const std::vector<float>& gain, float* values, int64_t rows, int64_t width) {
+  Workspace& w = *work_;
+  if (gain.empty()) {
+    w.input.set(values, rows, width);
+  } else {
+    w.input.set_normed(values, gain, config_.norm_epsilon, values, rows);
+  }
 }
 
 void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* observer) {
@@ -322,9 +323,8 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   const int64_t q_width = int64_t{config.heads} * config.head_dim,
                 kv_width = int64_t{config.kv_heads} * config.head_dim;
   show(observer, ActivationSite::kAttentionStreamIn, index, batch, w.stream.data(), rows, hidden);
-  norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
-  show(observer, ActivationSite::kAttentionInput, index, batch, w.normed.data(), rows, hidden);
-  w.input.set(w.normed.data(), rows, hidden);
+  w.input.set_normed(w.stream.data(), weights.norm, config_.norm_epsilon, w.normed.data(), rows);
+  if (observer) show(observer, ActivationSite::kAttentionInput, index, batch, w.input.values(pool_), rows, hidden);
   float* const qkv[] = {w.query.data(), w.key.data(), w.value.data()};
   w.multiplier.run(weights.inputs, w.input, qkv);
   if (config.is_differential()) fill_lambda(index, rows);
@@ -332,12 +332,14 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   show(observer, ActivationSite::kQuery, index, batch, w.query.data(), rows, q_width);
   show(observer, ActivationSite::kKey, index, batch, w.key.data(), rows, kv_width);
   show(observer, ActivationSite::kValue, index, batch, w.value.data(), rows, kv_width);
-  if (config.sub_norm) norm_rows(w.mixed.data(), weights.sub_norm, w.mixed.data(), rows);
+  set_sub_normed(weights.sub_norm, w.mixed.data(), rows, config.output_width());
   if (config.is_differential()) {
     show(observer, ActivationSite::kLambda, index, batch, w.lambda.data(), rows, config.outputs());
   }
-  show(observer, ActivationSite::kAttentionMixed, index, batch, w.mixed.data(), rows, config.output_width());
-  add_product(weights.output, w.mixed.data(), config.output_width(), rows);
+  if (observer) {
+    show(observer, ActivationSite::kAttentionMixed, index, batch, w.input.values(pool_), rows, config.output_width());
+  }
+  add_product(weights.output);
   show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 
@@ -348,9 +350,8 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   const Batch& batch = chunk.batch;
   const int64_t rows = batch.rows(), hidden = config_.hidden;
   show(observer, ActivationSite::kMlpStreamIn, index, batch, w.stream.data(), rows, hidden);
-  norm_rows(w.stream.data(), weights.norm, w.normed.data(), rows);
-  show(observer, ActivationSite::kMlpInput, index, batch, w.normed.data(), rows, hidden);
-  w.input.set(w.normed.data(), rows, hidden);
+  w.input.set_normed(w.stream.data(), weights.norm, config_.norm_epsilon, w.normed.data(), rows);
+  if (observer) show(observer, ActivationSite::kMlpInput, index, batch, w.input.values(pool_), rows, hidden);
   float* const gate_up[] = {w.gate.data(), w.up.data()};
   const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
   const auto activate = [&](int64_t begin, int64_t end) {
@@ -360,9 +361,9 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
     }
   };
   w.multiplier.run(weights.inputs, w.input, gate_up, activate);
-  if (config.sub_norm) norm_rows(w.gate.data(), weights.sub_norm, w.gate.data(), rows);
-  show(observer, ActivationSite::kMlpHidden, index, batch, w.gate.data(), rows, config.width);
-  add_product(weights.output, w.gate.data(), config.width, rows);
+  set_sub_normed(weights.sub_norm, w.gate.data(), rows, config.width);
+  if (observer) show(observer, ActivationSite::kMlpHidden, index, batch, w.input.values(pool_), rows, config.width);
+  add_product(weights.output);
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 
@@ -375,9 +376,8 @@ void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
     const float* from = w.stream.data() + chunk.wanted[static_cast<size_t>(i)] * hidden;
     std::copy(from, from + hidden, w.delta.data() + i * hidden);
   }
-  norm_rows(w.delta.data(), output_norm_, w.normed.data(), wanted);
-  show(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.normed.data(), wanted, hidden);
-  w.input.set(w.normed.data(), wanted, hidden);
+  w.input.set_normed(w.delta.data(), output_norm_, config_.norm_epsilon, w.normed.data(), wanted);
+  if (observer) show(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.input.values(pool_), wanted, hidden);
   float* const output[] = {logits};
   w.multiplier.run(output_, w.input, output);
 }

@@ -88,7 +88,6 @@ class Model {
   void run_attention(int layer, Chunk& chunk, KvCache& cache, Observer* observer);
   void run_mlp(int layer, Chunk& chunk, Observer* observer);
   void run_output(Chunk& chunk, float* logits, Observer* observer);
-  void norm_rows(const float* x, const std::vector<float>& gain, float* out, int64_t rows);
   struct AttentionRun;
   void rotate_and_store(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
   void attend(int layer, Chunk& chunk, KvCache& cache);
@@ -100,7 +99,8 @@ class Model {
   void finish_outputs(const AttentionRun& run, const kernels::TwoPassArgs& args);
   void fill_lambda(int layer, int64_t rows);
   void load_differential(const Checkpoint& checkpoint, int layer, WeightStore& store);
-  void add_product(const LinearGroup& group, const float* input, int64_t width, int64_t rows);
+  void set_sub_normed(const std::vector<float>& gain, float* values, int64_t rows, int64_t width);
+  void add_product(const LinearGroup& group);
   void link_groups();
   template <class Visit>
   void each_group(Visit visit);
