@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "kernels/elementwise.h"
 #include "model/rope.h"
 #include "model/workspace.h"
@@ -13,6 +14,27 @@
 namespace pare {
 
 namespace {
+
+// Bytes that the system is asked to read while others are packed.
+constexpr int64_t kReadAhead = int64_t{128} << 20;
+
+/// Asks for a checkpoint's weights in the order in which they lie in it, so far ahead of those that are loaded.
+class FileReadAhead {
+ public:
+  explicit FileReadAhead(const Checkpoint& checkpoint) : weights_(checkpoint.weights) {}
+  void loaded(int64_t bytes) {
+    for (; next_ < weights_.size() && asked_ < bytes + kReadAhead; ++next_) {
+      const WeightTensor& weight = weights_[next_];
+      MappedFile::will_need(weight.mapped.empty() ? weight.made_from : weight.mapped);
+      asked_ += weight.bytes();
+    }
+  }
+
+ private:
+  const std::vector<WeightTensor>& weights_;
+  size_t next_ = 0;
+  int64_t asked_ = 0;
+};
 
 const kernels::Elementwise& math() { return kernels::elementwise(cpu_features()); }
 
@@ -50,10 +72,12 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
   Progress& progress = options.progress ? *options.progress : no_progress();
   progress.start("loading", "B", checkpoint.bytes());
   int64_t done = 0;
+  FileReadAhead read_ahead(checkpoint);
   const auto tensor = [&](WeightKind kind, int layer) -> const WeightTensor& {
     const WeightTensor* found = checkpoint.find({kind, layer});
     if (!found) fail("{}: {} is missing", checkpoint.path.string(), WeightId{kind, layer}.to_string());
     progress.update(done += found->bytes());
+    read_ahead.loaded(done);
     return *found;
   };
   const auto vector = [&](WeightKind kind, int layer) { return store.vector(tensor(kind, layer)); };
