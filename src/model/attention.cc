@@ -47,8 +47,12 @@ struct Model::AttentionRun {
   bool split = false;   // spans are tasks of their own
   bool alone = false;   // each row is alone in its sequence, so that tasks store their own keys
 
-  // Later tiles see more tokens; handing out the longest first keeps threads busy to the end.
-  int64_t tile_of(int64_t task) const { return tiles - 1 - task / config.group_count(); }
+  // Later tiles see more tokens: the last is followed by the first, then the second last and the second, so that any
+  // few neighbours are about as much work as any others.
+  int64_t tile_of(int64_t task) const {
+    const int64_t at = task / config.group_count();
+    return at % 2 == 0 ? tiles - 1 - at / 2 : at / 2;
+  }
   HeadGroup group_of(int64_t task) const { return config.group(static_cast<int>(task % config.group_count())); }
   int sequence_of(int64_t task) const {
     return chunk.batch.sequence[static_cast<size_t>(chunk.tiles[static_cast<size_t>(tile_of(task))].first)];
