@@ -18,7 +18,8 @@ struct AvxVnniDot {
 }  // namespace
 
 namespace avxvnni {
-constinit const Int8Loops kInt8Loops = int8_loops<AvxVnniDot, 12>();
+// g++ keeps 12 chains in memory.
+constinit const Int8Loops kInt8Loops = int8_loops<AvxVnniDot, 10>();
 }
 
 }  // namespace pare::kernels
