@@ -20,6 +20,6 @@ struct AvxVnniDot {
 namespace avxvnni {
 // g++ keeps 12 chains in memory.
 constinit const Int8Loops kInt8Loops = int8_loops<AvxVnniDot, 10>();
-}
+}  // namespace avxvnni
 
 }  // namespace pare::kernels
