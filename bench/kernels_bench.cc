@@ -248,6 +248,13 @@ void register_products(const Packing& p, DType type) {
       benchmark::RegisterBenchmark(name("decode", rows, columns, threads).c_str(), [=, &p](benchmark::State& s) {
         decode(s, p, type, rows, columns, threads, false);
       })->UseRealTime();
+    if (p.multiply_one_stream) {
+      Packing one = p;
+      one.multiply = p.multiply_one_stream;
+      benchmark::RegisterBenchmark(name("decode_one_stream", 8192, 2048, threads).c_str(), [=](benchmark::State& s) {
+        decode(s, one, type, 8192, 2048, threads, false);
+      })->UseRealTime();
+    }
     benchmark::RegisterBenchmark(name("decode_cached", 1024, 2048, threads).c_str(), [=, &p](benchmark::State& s) {
       decode(s, p, type, 1024, 2048, threads, true);
     })->UseRealTime();

@@ -78,12 +78,7 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   ThreadPool pool(common.thread_count());
   KernelReport report{pool.size(), group_matrices(checkpoint), {}};
   KernelChoice by_speed(pool, {}), choice(pool, common.kernel);
-  int64_t weights = 0;
-  for (const WeightTensor& weight : checkpoint.weights) {
-    if (info(weight.id.kind).matrix) weights += weight.shape.count();
-  }
-  by_speed.expect(weights);
-  choice.expect(weights);
+  for (KernelChoice* each : {&by_speed, &choice}) each->expect(matrix_weights(checkpoint.config));
   common.stoppable_progress().start("timing kernels", "shapes", static_cast<int64_t>(report.matrices.size()));
   int64_t done = 0;
   for (MatrixGroup& group : report.matrices) {

@@ -74,16 +74,8 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
   if (!prepared.ready) {
     prepared.storage.reserve(static_cast<size_t>(rows_ * stride));
     std::byte* const to = prepared.storage.data();
-    // Other threads have written the rows: their lines are asked for all at once, where reading would wait for a few at
-    // a time.
-    const float* const from = norm_.from ? norm_.from : values_;
-    const auto fetch = [&](int64_t i) {
-      for (int64_t k = 0; k < columns_; k += 16) __builtin_prefetch(from + i * columns_ + k);
-    };
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
-      fetch(begin);
       for (int64_t i = begin; i < end; ++i) {
-        if (i + 1 < end) fetch(i + 1);
         norm_row(i);
         row.prepare(values_ + i * columns_, columns_, to + i * stride);
       }

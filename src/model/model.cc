@@ -44,12 +44,11 @@ void show(Observer* observer, ActivationSite site, int layer, const Batch& batch
   observer->observe(site, layer, batch, {values, static_cast<size_t>(rows * width)}, width);
 }
 
-int64_t matrix_weights(const ModelConfig& config) {
-  int64_t count = 0;
-  for (const WeightId id : expected_weights(config)) {
-    if (info(id.kind).matrix) count += expected_shape(config, id)->count();
-  }
-  return count;
+/// The rows that are set for a product; their norm is taken now if they are wanted.
+void show_input(Observer* observer, ActivationSite site, int layer, const Batch& batch, LinearInput& input,
+                int64_t width, ThreadPool& pool) {
+  if (!observer || !observer->wants(site, layer)) return;
+  show(observer, site, layer, batch, input.values(pool), input.rows(), width);
 }
 
 }  // namespace
@@ -348,7 +347,7 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
                 kv_width = int64_t{config.kv_heads} * config.head_dim;
   show(observer, ActivationSite::kAttentionStreamIn, index, batch, w.stream.data(), rows, hidden);
   w.input.set_normed(w.stream.data(), weights.norm, config_.norm_epsilon, w.normed.data(), rows);
-  if (observer) show(observer, ActivationSite::kAttentionInput, index, batch, w.input.values(pool_), rows, hidden);
+  show_input(observer, ActivationSite::kAttentionInput, index, batch, w.input, hidden, pool_);
   float* const qkv[] = {w.query.data(), w.key.data(), w.value.data()};
   w.multiplier.run(weights.inputs, w.input, qkv);
   if (config.is_differential()) fill_lambda(index, rows);
@@ -360,9 +359,7 @@ void Model::run_attention(int index, Chunk& chunk, KvCache& cache, Observer* obs
   if (config.is_differential()) {
     show(observer, ActivationSite::kLambda, index, batch, w.lambda.data(), rows, config.outputs());
   }
-  if (observer) {
-    show(observer, ActivationSite::kAttentionMixed, index, batch, w.input.values(pool_), rows, config.output_width());
-  }
+  show_input(observer, ActivationSite::kAttentionMixed, index, batch, w.input, config.output_width(), pool_);
   add_product(weights.output);
   show(observer, ActivationSite::kAttentionStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
@@ -375,7 +372,7 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   const int64_t rows = batch.rows(), hidden = config_.hidden;
   show(observer, ActivationSite::kMlpStreamIn, index, batch, w.stream.data(), rows, hidden);
   w.input.set_normed(w.stream.data(), weights.norm, config_.norm_epsilon, w.normed.data(), rows);
-  if (observer) show(observer, ActivationSite::kMlpInput, index, batch, w.input.values(pool_), rows, hidden);
+  show_input(observer, ActivationSite::kMlpInput, index, batch, w.input, hidden, pool_);
   float* const gate_up[] = {w.gate.data(), w.up.data()};
   const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
   const auto activate = [&](int64_t begin, int64_t end) {
@@ -386,7 +383,7 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   };
   w.multiplier.run(weights.inputs, w.input, gate_up, activate);
   set_sub_normed(weights.sub_norm, w.gate.data(), rows, config.width);
-  if (observer) show(observer, ActivationSite::kMlpHidden, index, batch, w.input.values(pool_), rows, config.width);
+  show_input(observer, ActivationSite::kMlpHidden, index, batch, w.input, config.width, pool_);
   add_product(weights.output);
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
@@ -401,7 +398,7 @@ void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
     std::copy(from, from + hidden, w.delta.data() + i * hidden);
   }
   w.input.set_normed(w.delta.data(), output_norm_, config_.norm_epsilon, w.normed.data(), wanted);
-  if (observer) show(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.input.values(pool_), wanted, hidden);
+  show_input(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.input, hidden, pool_);
   float* const output[] = {logits};
   w.multiplier.run(output_, w.input, output);
 }

@@ -157,4 +157,12 @@ std::vector<WeightId> expected_weights(const ModelConfig& config) {
   return ids;
 }
 
+int64_t matrix_weights(const ModelConfig& config) {
+  int64_t count = 0;
+  for (const WeightId id : expected_weights(config)) {
+    if (info(id.kind).matrix) count += expected_shape(config, id)->count();
+  }
+  return count;
+}
+
 }  // namespace pare

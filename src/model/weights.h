@@ -93,5 +93,7 @@ class WeightTensor {
 std::optional<Shape> expected_shape(const ModelConfig& config, WeightId id);
 /// Every weight that a config needs, in file order (embedding, layers, output).
 std::vector<WeightId> expected_weights(const ModelConfig& config);
+/// Values of all matrices that a config needs.
+int64_t matrix_weights(const ModelConfig& config);
 
 }  // namespace pare
