@@ -286,7 +286,7 @@ struct TernaryKernel {
   /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
-    constexpr int64_t kRows = kPanelGroups * kInterleavedRows, kOutputsAhead = 8;
+    constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
     // Unpacking whole vectors may write a little past the last strip.
     constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
@@ -307,11 +307,6 @@ struct TernaryKernel {
         }
         for (int64_t i = 0; i < inputs; ++i)
           for (int g = 0; g < groups; ++g) {
-            // Rows of outputs lie far apart: none follows from the last.
-            if (i + kOutputsAhead < inputs) {
-              __builtin_prefetch(a.output + (input + i + kOutputsAhead) * a.output_stride + row + g * kInterleavedRows,
-                                 1);
-            }
             TernarySum<E, TernaryBytes> sum;
             sum.restore(sums + i * kRows + g * kInterleavedRows);
             finish(a, input + i, row + g * kInterleavedRows, sum);
