@@ -98,10 +98,13 @@ void multiply(ThreadPool& pool, const Weights& w, int64_t copy, const Inputs& x,
   const int64_t groups = (w.rows + w.packing.row_group - 1) / w.packing.row_group;
   // Pieces of at least 64 rows: small enough to share out evenly, large enough to work in blocks.
   const int64_t grain = std::max<int64_t>(1, std::max<int64_t>(64, w.rows / (8 * pool.size())) / w.packing.row_group);
-  pool.parallel_for(groups, grain, [&](int64_t begin, int64_t end, int) {
-    w.packing.multiply({w.data.data() + copy * w.bytes, w.rows, w.columns, x.data.data(), x.stride, input_rows, output,
-                        w.rows, begin * w.packing.row_group, std::min(w.rows, end * w.packing.row_group)});
-  });
+  pool.parallel_for(
+      groups, grain,
+      [&](int64_t begin, int64_t end, int) {
+        w.packing.multiply({w.data.data() + copy * w.bytes, w.rows, w.columns, x.data.data(), x.stride, input_rows,
+                            output, w.rows, begin * w.packing.row_group, std::min(w.rows, end * w.packing.row_group)});
+      },
+      input_rows == 1 ? ThreadPool::kStreamPart : ThreadPool::kEvenPart);
 }
 
 /// One activation row against weights that come from memory, or from the second-level cache: what unpacking allows.

@@ -37,10 +37,8 @@ inline void relax() {
 constexpr uint64_t kOpen = 1, kNextLoop = 2;
 constexpr int kCountBits = 24;
 constexpr int64_t kMostRanges = int64_t{1} << (kCountBits - 1);
-// What a worker takes of the ranges that are left of its own share at a time, and of another's: large pieces first,
-// since a stream of weights flows best undisturbed, small ones at last, so that all end at about the same time however
-// fast each of them is.
-constexpr int64_t kOwnPart = 2, kOthersPart = 4;
+// Of another's share a worker takes so many times less than of its own.
+constexpr int64_t kOthersLess = 2;
 // A worker that waits asks for what it will read next, at most this far: more would drive out what it works with.
 constexpr int64_t kWaitingRead = 32768;
 
@@ -86,7 +84,7 @@ struct ThreadPool::State {
 
   alignas(64) std::atomic<uint64_t> loop{0};
   std::atomic<const Body*> body{nullptr};
-  std::atomic<int64_t> count{0}, grain{1};
+  std::atomic<int64_t> count{0}, grain{1}, part{1};
   alignas(64) std::atomic<bool> stop{false};
   std::atomic<int> sleeping{0};
   std::mutex mutex;
@@ -100,7 +98,7 @@ struct ThreadPool::State {
   struct Loop {
     uint64_t number;
     const Body* body;
-    int64_t count, grain;
+    int64_t count, grain, part;
     int64_t ranges() const { return (count + grain - 1) / grain; }
   };
 
@@ -121,7 +119,7 @@ struct ThreadPool::State {
                     held = share_begin(l.ranges(), owner + 1, size) - first;
       Share& share = shares[static_cast<size_t>(owner)];
       while (true) {
-        const Share::Claim claim = share.claim(l.number, held, owner == worker ? kOwnPart : kOthersPart);
+        const Share::Claim claim = share.claim(l.number, held, owner == worker ? l.part : l.part * kOthersLess);
         if (claim.count == 0) break;
         done += claim.count;  // also if it throws
         const int64_t begin = (first + claim.first) * l.grain;
@@ -166,25 +164,26 @@ struct ThreadPool::State {
       if (stop.load(std::memory_order_relaxed)) return;
       // Acquired each, so that `loop` is read again after them: unchanged, they are of that loop.
       const Loop l{seen / kNextLoop, body.load(std::memory_order_acquire), count.load(std::memory_order_acquire),
-                   grain.load(std::memory_order_acquire)};
+                   grain.load(std::memory_order_acquire), part.load(std::memory_order_acquire)};
       if (loop.load(std::memory_order_relaxed) == seen) work(l, worker);
     }
   }
 
-  Loop announce(const Body* what, int64_t size, int64_t step) {
+  Loop announce(const Body* what, int64_t size, int64_t step, int64_t claimed) {
     const uint64_t number = loop.load(std::memory_order_relaxed) / kNextLoop + 1;
     loop.store(number * kNextLoop, std::memory_order_relaxed);
     // Released each, so that none is seen while the last loop's number is.
     body.store(what, std::memory_order_release);
     count.store(size, std::memory_order_release);
     grain.store(step, std::memory_order_release);
+    part.store(claimed, std::memory_order_release);
     // Sequentially consistent with `sleeping`: a worker either sees the new loop or is seen asleep.
     loop.store(number * kNextLoop | kOpen);
     if (sleeping.load() > 0) {
       const std::lock_guard lock(mutex);
       wake.notify_all();
     }
-    return {number, what, size, step};
+    return {number, what, size, step, claimed};
   }
 
   void await_end(const Loop& l) {
@@ -209,13 +208,14 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
 
 ThreadPool::~ThreadPool() {
   state_->stop.store(true);
-  state_->announce(nullptr, 0, 1);
+  state_->announce(nullptr, 0, 1, 1);
   for (auto& thread : state_->threads) thread.join();
 }
 
 int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + 1; }
 
-void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body) {
+void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body,
+                              int64_t part) {
   if (count <= 0) return;
   State& state = *state_;
   if (state.threads.empty() || count <= grain) {
@@ -223,7 +223,7 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
     return;
   }
   state.error = nullptr;
-  const State::Loop loop = state.announce(&body, count, std::max(grain, count / kMostRanges + 1));
+  const State::Loop loop = state.announce(&body, count, std::max(grain, count / kMostRanges + 1), part);
   state.work(loop, 0);
   state.await_end(loop);
   if (state.error) std::rethrow_exception(state.error);

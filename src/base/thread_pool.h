@@ -20,10 +20,16 @@ class ThreadPool {
   int size() const;
 
   /// Calls body(begin, end, worker) over disjoint ranges that cover [0, count), each a multiple of `grain` long but the
-  /// last; worker is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), half
-  /// of what is left at a time, and then helps the others, so what is computed must not depend on who does. Returns
-  /// when all are done; the first exception of a body is thrown here. Not reentrant.
-  void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
+  /// last; worker is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), a
+  /// `part`th of what is left at a time, and then helps the others, so what is computed must not depend on who does.
+  /// Returns when all are done; the first exception of a body is thrown here. Not reentrant.
+  void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t begin, int64_t end, int worker)> body,
+                    int64_t part = kEvenPart);
+  /// Small pieces: all end at about the same time, though one thread may be several times as fast as another (which
+  /// shares its core with somebody).
+  static constexpr int64_t kEvenPart = 8;
+  /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed.
+  static constexpr int64_t kStreamPart = 2;
 
   /// For a body: what its worker will read next. While it waits for the end of this loop or the beginning of another it
   /// asks for that, so that waiting does not stop the flow from memory. May be null.

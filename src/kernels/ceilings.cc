@@ -25,6 +25,8 @@ const Int8Loops& int8_loops(CpuFeatures features) {
   return *family_tables().int8_loops.back().loops;
 }
 
+constexpr int kParts = 8;  // a thread, so that a slow one does not hold up the rest
+
 /// Operations a second of `loop` on every thread at once: the best of three, each long enough to let the clock settle.
 double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operations) {
   volatile double sink = 0;
@@ -34,20 +36,18 @@ double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operati
     sink = sink + loop(rounds);
     spent = seconds() - start;
   }
-  rounds *= 2;
+  const int64_t parts = int64_t{kParts} * pool.size();
   double best = 0;
   for (int repeat = 0; repeat < 3; ++repeat) {
     const double start = seconds();
-    pool.parallel_for(pool.size(), 1, [&](int64_t, int64_t, int) {
-      volatile double own = loop(rounds);
+    pool.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
+      volatile double own = loop(rounds * (end - begin));
       (void)own;
     });
-    best = std::max(best, static_cast<double>(rounds * operations) * pool.size() / (seconds() - start));
+    best = std::max(best, static_cast<double>(rounds * parts * operations) / (seconds() - start));
   }
   return best;
 }
-
-constexpr int kParts = 8;  // a thread, so that a late one does not hold up the rest
 
 /// Ways to read a part: how many streams at once, how many bytes ahead each is asked for.
 struct Pattern {

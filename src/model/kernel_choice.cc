@@ -177,18 +177,21 @@ double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
   for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
     const double begin = now();
     for (int64_t row = 0; row < rows; row += kRowsAnInput) format.prepare(values.data(), columns, input.data());
-    pool_.parallel_for(periods, 1, [&](int64_t first, int64_t last, int) {
-      kernel.multiply({.weights = weights.data(),
-                       .weight_rows = rows,
-                       .columns = columns,
-                       .input = input.data(),
-                       .input_stride = format.row_bytes(columns),
-                       .input_rows = 1,
-                       .output = output.data(),
-                       .output_stride = rows,
-                       .row_begin = first * period,
-                       .row_end = last * period});
-    });
+    pool_.parallel_for(
+        periods, 1,
+        [&](int64_t first, int64_t last, int) {
+          kernel.multiply({.weights = weights.data(),
+                           .weight_rows = rows,
+                           .columns = columns,
+                           .input = input.data(),
+                           .input_stride = format.row_bytes(columns),
+                           .input_rows = 1,
+                           .output = output.data(),
+                           .output_stride = rows,
+                           .row_begin = first * period,
+                           .row_end = last * period});
+        },
+        ThreadPool::kStreamPart);
     // The first touches everything for the first time.
     if (pass > 0) rates.push_back(static_cast<double>(rows * columns) / (now() - begin));
   }

@@ -19,11 +19,12 @@ constexpr int64_t kPanelInputs = 8, kPanelUnit = 32;
 
 }  // namespace
 
-void for_tasks(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t, int)> body) {
+void for_tasks(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t, int)> body,
+               int64_t part) {
   if (work < kParallelWork) {
     if (count > 0) body(0, count, 0);
   } else {
-    pool.parallel_for(count, 1, body);
+    pool.parallel_for(count, 1, body, part);
   }
 }
 
@@ -174,21 +175,24 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
   };
-  for_tasks(pool_, dealing.ranges(), dealing.work(), [&](int64_t begin, int64_t end, int worker) {
-    const std::byte*& expected = expected_[static_cast<size_t>(worker)].weights;
-    // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or what
-    // its share of the next group begins with.
-    const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
-    const std::byte* after = more ? dealing.start(end) : next ? next->start(next->share(worker)) : nullptr;
-    std::optional<Dealing::Rows> piece;
-    dealing.each(begin, end, [&](const Dealing::Rows& rows) {
-      if (piece) compute(*piece, dealing.address(rows), expected);
-      piece = rows;
-    });
-    compute(*piece, after, expected);
-    if (finish) finish(piece->begin, piece->end);
-    if (!more) pool_.read_while_waiting(worker, after);
-  });
+  for_tasks(
+      pool_, dealing.ranges(), dealing.work(),
+      [&](int64_t begin, int64_t end, int worker) {
+        const std::byte*& expected = expected_[static_cast<size_t>(worker)].weights;
+        // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or
+        // what its share of the next group begins with.
+        const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
+        const std::byte* after = more ? dealing.start(end) : next ? next->start(next->share(worker)) : nullptr;
+        std::optional<Dealing::Rows> piece;
+        dealing.each(begin, end, [&](const Dealing::Rows& rows) {
+          if (piece) compute(*piece, dealing.address(rows), expected);
+          piece = rows;
+        });
+        compute(*piece, after, expected);
+        if (finish) finish(piece->begin, piece->end);
+        if (!more) pool_.read_while_waiting(worker, after);
+      },
+      input.rows() < kPanelInputs ? ThreadPool::kStreamPart : ThreadPool::kEvenPart);
 }
 
 }  // namespace pare

@@ -88,7 +88,7 @@ class Multiplier {
 
 /// ThreadPool::parallel_for, but on this thread alone where `work` (values touched in all) is not worth sharing.
 void for_tasks(ThreadPool& pool, int64_t count, int64_t work,
-               FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
+               FunctionRef<void(int64_t begin, int64_t end, int worker)> body, int64_t part = ThreadPool::kEvenPart);
 
 /// Calls body(begin, end) over `count` rows of `work` values in all, in parallel where that pays.
 void for_rows(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t begin, int64_t end)> body);
