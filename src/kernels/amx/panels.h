@@ -15,7 +15,9 @@ template <class E>
 struct AmxPanels {
   /// Two groups over many columns: sums rarely leave the tiles, and both operands come from the second-level cache.
   static constexpr int kPanelGroups = 2;
-  static constexpr int64_t kColumns = 2688, kInputRows = 256;
+  static constexpr int64_t kColumns = 7680, kInputRows = 256;
+  /// Strips that are unpacked ahead of their products.
+  static constexpr int64_t kAhead = 2;
   static constexpr int kTileRows = 16, kTileBytes = 64;
 
   static PARE_INLINE void begin() {
@@ -26,8 +28,9 @@ struct AmxPanels {
   static PARE_INLINE void end() { _tile_release(); }
 
   // Tiles 0 to 3: sums of (first, second input) x (first, second group); 4, 5: inputs; 6, 7: weights.
-  static void two_by_two(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride,
-                         int64_t strips, int32_t* sums, int64_t sums_stride) {
+  template <class Unpack>
+  static PARE_INLINE void two_by_two(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride,
+                                     int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
     int32_t* const below = sums + kTileRows * sums_stride;
     const auto bytes = static_cast<size_t>(sums_stride * 4);
     _tile_loadd(0, sums, bytes);
@@ -38,6 +41,7 @@ struct AmxPanels {
       _tile_loadd(6, panel + strip * kTileRows * kTileBytes, kTileBytes);
       _tile_loadd(4, input + strip * kTileBytes, static_cast<size_t>(input_stride));
       _tile_dpbsud(0, 4, 6);
+      if (strip + kAhead < strips) unpack(strip + kAhead, strip + kAhead + 1);
       _tile_loadd(7, panel + stride + strip * kTileRows * kTileBytes, kTileBytes);
       _tile_dpbsud(1, 4, 7);
       _tile_loadd(5, input + kTileRows * input_stride + strip * kTileBytes, static_cast<size_t>(input_stride));
@@ -64,20 +68,27 @@ struct AmxPanels {
     }
     _tile_stored(0, sums, bytes);
   }
-  /// As RegisterTiles::multiply.
+  /// As RegisterTiles::multiply. Weights are unpacked, where that can be, while tiles multiply the first activations.
+  template <class Unpack>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
-                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride) {
-    tiles_see_memory();
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
+    const auto whole = [&](int64_t i, auto between) __attribute__((always_inline)) {
+      two_by_two(panel, stride, input + i * input_stride, input_stride, strips, sums + i * sums_stride, sums_stride,
+                 between);
+    };
     int64_t i = 0;
-    for (; i + 2 * kTileRows <= inputs; i += 2 * kTileRows) {
-      int g = 0;
-      for (; g + 2 <= groups; g += 2)
-        two_by_two(panel + g * stride, stride, input + i * input_stride, input_stride, strips,
-                   sums + i * sums_stride + g * kInterleavedRows, sums_stride);
-      for (; g < groups; ++g)
-        for (int64_t half = i; half < i + 2 * kTileRows; half += kTileRows)
-          one(panel + g * stride, input + half * input_stride, input_stride, strips,
-              sums + half * sums_stride + g * kInterleavedRows, sums_stride);
+    if (groups == kPanelGroups && inputs >= 2 * kTileRows) {
+      unpack(0, kAhead < strips ? kAhead : strips);
+      tiles_see_memory();
+      whole(
+          0, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+            unpack(begin, end);
+            tiles_see_memory();
+          });
+      for (i = 2 * kTileRows; i + 2 * kTileRows <= inputs; i += 2 * kTileRows) whole(i, [](int64_t, int64_t) {});
+    } else {
+      unpack(0, strips);
+      tiles_see_memory();
     }
     for (; i + kTileRows <= inputs; i += kTileRows)
       for (int g = 0; g < groups; ++g)
@@ -85,7 +96,7 @@ struct AmxPanels {
             sums + i * sums_stride + g * kInterleavedRows, sums_stride);
     if (i < inputs)
       RegisterTiles<E>::multiply(panel, stride, groups, input + i * input_stride, input_stride, inputs - i, strips,
-                                 sums + i * sums_stride, sums_stride);
+                                 sums + i * sums_stride, sums_stride, [](int64_t, int64_t) {});
   }
 };
 

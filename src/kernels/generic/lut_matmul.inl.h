@@ -131,7 +131,7 @@ struct LutKernel {
         });
   }
 
-  /// What TernaryKernel::multiply_panels wants of expand_groups.
+  /// What TernaryKernel::multiply_panels wants of expand_groups, of all strips at once.
   static void expand(const MultiplyArgs& a, int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel,
                      int64_t panel_stride) {
     constexpr int kColumns = kLutStripColumns<Layout>;
@@ -163,8 +163,9 @@ struct LutKernel {
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < kPanelInputs) return multiply_lookups(a);
-    Bytes::multiply_panels(a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel,
-                                  int64_t panel_stride) { expand(a, row, groups, k, columns, panel, panel_stride); });
+    Bytes::multiply_panels(a,
+                           [&](int64_t row, int groups, int64_t k, int64_t columns, int64_t, int64_t, std::byte* panel,
+                               int64_t panel_stride) { expand(a, row, groups, k, columns, panel, panel_stride); });
   }
 };
 

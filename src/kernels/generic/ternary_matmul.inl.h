@@ -179,8 +179,11 @@ struct RegisterTiles {
     tile<G, C>(panel, stride, input, input_stride, strips, sums, sums_stride);
   }
   /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart.
+  /// unpack(begin, end) puts these strips into the panel; each is asked for once, in order.
+  template <class Unpack>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
-                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride) {
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
+    unpack(0, strips);
     const int64_t tiles = (inputs + kInputs - 1) / kInputs;
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of nearly the same size: a small last one would cost as much as a whole one.
@@ -263,27 +266,33 @@ struct TernaryKernel {
     a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a) : packed_tiles<kGroups, kInputs>(a);
   }
 
-  /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.
-  /// Memory is asked for as much from `next` on: what is unpacked next in this place.
-  static void expand(const std::byte* group, int64_t k, int64_t count, std::byte* panel, const std::byte* next) {
-    constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
+  /// Unpacks strips [begin, end) of columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the
+  /// last of all with zeros. Memory is asked for as much from `next` on: what is unpacked next in this place.
+  static PARE_INLINE void expand(const std::byte* group, int64_t k, int64_t count, int64_t begin, int64_t end,
+                                 std::byte* panel, const std::byte* next) {
+    constexpr int kSteps = Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
     static_assert(Panels::kColumns % kColumns == 0);
     const std::byte* from = group + k / kColumns * Layout::kVectorBytes;
-    const std::byte* end = panel + strips_of<TernaryBytes>(count) * strip_bytes<TernaryBytes>();
-    std::byte* to = panel;
-    for (int64_t done = 0; done < count; done += kColumns, from += Layout::kVectorBytes) {
-      __builtin_prefetch(next + done / kColumns * Layout::kVectorBytes, 0, kSecondLevel);
-      const auto v = Codes<E, Layout>::load(from);
-      unrolled<Layout::kVectorSteps>([&](auto step) __attribute__((always_inline)) {
-        E::store(to, Codes<E, Layout>::template step<decltype(step)::value>(v));
-        to += kStepBytes;
+    // A vector may reach into the next strip.
+    const auto vectors_until = [](int64_t strip) {
+      return (strip * TernaryBytes::kStripVectors + kSteps - 1) / kSteps;
+    };
+    const int64_t all = (count + kColumns - 1) / kColumns;
+    const int64_t last = vectors_until(end) < all ? vectors_until(end) : all;
+    for (int64_t v = vectors_until(begin); v < last; ++v) {
+      __builtin_prefetch(next + v * Layout::kVectorBytes, 0, kSecondLevel);
+      const auto vector = Codes<E, Layout>::load(from + v * Layout::kVectorBytes);
+      unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
+        constexpr int kStep = decltype(step)::value;
+        E::store(panel + (v * kSteps + kStep) * kStepBytes, Codes<E, Layout>::template step<kStep>(vector));
       });
     }
-    if (to < end) std::memset(to, 0, static_cast<size_t>(end - to));
+    const int64_t filled = last * kSteps * kStepBytes, whole = end * strip_bytes<TernaryBytes>();
+    if (last == all && filled < whole) std::memset(panel + filled, 0, static_cast<size_t>(whole - filled));
   }
 
-  /// expand_groups(row, groups, k, columns, panel, stride) unpacks these columns of `groups` groups of 16 rows from
-  /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
+  /// expand_groups(row, groups, k, columns, begin, end, panel, stride) unpacks strips [begin, end) of these columns of
+  /// `groups` groups of 16 rows from `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
     constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
@@ -301,9 +310,11 @@ struct TernaryKernel {
           for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
-          expand_groups(row, groups, k, columns, panel, kPanelBytes);
-          Panels::multiply(panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs,
-                           strips_of<TernaryBytes>(columns), sums, kRows);
+          Panels::multiply(
+              panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs, strips_of<TernaryBytes>(columns),
+              sums, kRows, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+                expand_groups(row, groups, k, columns, begin, end, panel, kPanelBytes);
+              });
         }
         for (int64_t i = 0; i < inputs; ++i)
           for (int g = 0; g < groups; ++g) {
@@ -321,12 +332,13 @@ struct TernaryKernel {
     constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
     const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
     multiply_panels(
-        a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
+        a, [&](int64_t row, int groups, int64_t k, int64_t columns, int64_t begin, int64_t end, std::byte* panel,
+               int64_t panel_stride) __attribute__((always_inline)) {
           for (int g = 0; g < groups; ++g) {
             const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
             const std::byte* next = k + columns < a.columns ? group + (k + columns) / kColumns * Layout::kVectorBytes
                                                             : group + kPanelGroups * stride;
-            expand(group, k, columns, panel + g * panel_stride, next);
+            expand(group, k, columns, begin, end, panel + g * panel_stride, next);
           }
         });
   }
