@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <future>
 
 #include "base/cpu.h"
 #include "format.h"
@@ -254,8 +255,14 @@ LoadedModel load_model(Checkpoint checkpoint, Common& common) {
   options.progress = &common.stoppable_progress();
   options.kernel = common.kernel;
   options.attention_threshold = common.attention_threshold;
+  std::future<std::unique_ptr<Tokenizer>> tokenizer;
+  if (loaded.checkpoint.tokenizer) {
+    // Meanwhile, since a large vocabulary takes a tenth of a second.
+    tokenizer = std::async(std::launch::async,
+                           [data = loaded.checkpoint.tokenizer] { return std::make_unique<Tokenizer>(*data); });
+  }
   loaded.model = Model::load(loaded.checkpoint, *loaded.pool, options);
-  if (loaded.checkpoint.tokenizer) loaded.tokenizer = std::make_unique<Tokenizer>(*loaded.checkpoint.tokenizer);
+  if (tokenizer.valid()) loaded.tokenizer = tokenizer.get();
   throw_if_cancelled(common.cancel());
   return loaded;
 }

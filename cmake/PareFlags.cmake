@@ -4,7 +4,7 @@
 option(PARE_WERROR "Treat warnings as errors (make check does)" OFF)
 set(PARE_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize takes them")
 
-set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")  # kernels: -O3, in PareRooms.cmake
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")  # kernels and tensor: -O3, in PareRooms.cmake
 add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-restrict)  # g++ 12 warns of std::string's own copies (GCC bug 105329)

@@ -41,8 +41,10 @@ function(pare_room name)
     add_library(pare_${name} STATIC ${sources})
     target_include_directories(pare_${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/src)
     target_link_libraries(pare_${name} PUBLIC ${ROOM_ON} ${ROOM_LINK})
+    if(name MATCHES "^(kernels|tensor)$")
+      target_compile_options(pare_${name} PRIVATE $<$<CONFIG:Release>:-O3>)
+    endif()
     if(name STREQUAL kernels)
-      target_compile_options(pare_kernels PRIVATE $<$<CONFIG:Release>:-O3>)
       if(PARE_FUZZ)
         # No parser's; and clang takes many minutes over unrolled loops with all that.
         target_compile_options(pare_kernels PRIVATE -fno-sanitize=undefined,fuzzer-no-link -fno-profile-instr-generate

@@ -5,7 +5,7 @@
 namespace pare {
 
 void* allocate_aligned(size_t bytes) {
-  constexpr size_t kLine = 64, kHugePage = size_t{2} << 20;
+  constexpr size_t kLine = 64;
   const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kLine;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   if (rounded < bytes) throw std::bad_alloc();

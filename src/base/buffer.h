@@ -7,6 +7,9 @@
 
 namespace pare {
 
+/// What the system is asked to put large storage into.
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
 /// Uninitialised storage aligned to 64 bytes (a cache line, and the widest vector); large ones ask for huge pages.
 /// T must be trivial.
 template <class T>

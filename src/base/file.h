@@ -22,8 +22,8 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   /// Tells the system that this part will not be read again soon, so that memory does not hold the file twice.
   static void drop_pages(std::span<const std::byte> part);
-  /// Asks for this part to be read ahead.
-  static void will_need(std::span<const std::byte> part);
+  /// Has this part read, so that using it waits for nothing, and returns when it is there.
+  static void populate(std::span<const std::byte> part);
 
  private:
   MappedFile() = default;

@@ -74,6 +74,10 @@ void unpack_row_blocks(const BlockForm& form, const std::byte* packed, int64_t c
 int64_t input_row_bytes_float(int64_t columns);
 int64_t input_row_bytes_int8(int64_t columns);
 
+/// Lanes of 4 columns: to[q][r] holds bytes 4 q to 4 q + 3 of row r of 16, `stride` bytes apart; quads is a multiple
+/// of 4.
+void interleave_rows(const uint8_t* rows, int64_t stride, int quads, uint32_t (*to)[kInterleavedRows]);
+
 /// Memory of this thread that stays until its next call: aligned to 64 bytes, of any content.
 void* thread_scratch(int64_t bytes);
 /// Natural logarithm in a fixed sequence of IEEE operations, within 2 ulp of float64: the same bits on every machine,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/half.h"
 #include "kernels/family.h"
@@ -28,18 +29,27 @@ void put(TernaryI2, const Four (*steps)[kInterleavedRows], std::byte* to) {
   std::memcpy(to, out, sizeof out);
 }
 
+/// The low 5 bits of 8 bytes side by side, in 40 bits.
+uint64_t side_by_side(uint64_t bytes) {
+  bytes = (bytes & 0x001f001f001f001f) | (bytes & 0x1f001f001f001f00) >> 3;
+  bytes = (bytes & 0x0000ffff0000ffff) | (bytes & 0xffff0000ffff0000) >> 6;
+  return (bytes & 0xffffffff) | bytes >> 32 << 20;
+}
+
 void put(TernaryT3, const Four (*steps)[kInterleavedRows], std::byte* to) {
   // Codes are at most 2: no byte of the sum carries into the next.
-  uint8_t indices[kStepBytes];
-  for (int r = 0; r < kInterleavedRows; ++r) {
-    const Four four = steps[0][r] + 3 * steps[1][r] + 9 * steps[2][r];
-    std::memcpy(indices + 4 * r, &four, 4);
-  }
-  for (int i = 0; i < kStepBytes; i += 8) {
-    uint64_t bits = 0;
-    for (int j = 7; j >= 0; --j) bits = bits << 5 | (indices[i + j] & 31u);
-    std::memcpy(to + i / 8 * 5, &bits, 5);
-  }
+  Four indices[kInterleavedRows];
+  const auto three_times = [](Four four) { return four + (four << 1); };
+  for (int r = 0; r < kInterleavedRows; ++r)
+    indices[r] = steps[0][r] + three_times(steps[1][r] + three_times(steps[2][r]));
+  uint64_t eight[kStepBytes / 8];
+  std::memcpy(eight, indices, sizeof eight);
+  for (uint64_t& bits : eight) bits = side_by_side(bits);
+  const uint64_t out[] = {eight[0] | eight[1] << 40, eight[1] >> 24 | eight[2] << 16 | eight[3] << 56,
+                          eight[3] >> 8 | eight[4] << 32, eight[4] >> 32 | eight[5] << 8 | eight[6] << 48,
+                          eight[6] >> 16 | eight[7] << 24};
+  static_assert(sizeof out == TernaryT3::kVectorBytes);
+  std::memcpy(to, out, sizeof out);
 }
 
 uint8_t code_at(TernaryI2, const std::byte* vector, int64_t row, int64_t column) {
@@ -73,6 +83,12 @@ void split_ternary(const BlockForm& form, const std::byte* block, BlockParts& pa
   if (f16_to_float(parts.d) == 0) std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
 }
 
+uint8_t largest_code(const uint8_t* codes, int64_t count) {
+  uint8_t largest = 0;
+  for (int64_t k = 0; k < count; ++k) largest = codes[k] > largest ? codes[k] : largest;
+  return largest;
+}
+
 float ternary_block_scale(const TensorView& from, int64_t first_row) {
   const BlockForm& form = *find_block_form(from.type);
   const int64_t bytes = info(from.type).block_bytes;
@@ -90,11 +106,19 @@ float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* c
   const std::byte* block = from.row(row);
   float found = scale;
   BlockParts parts;
+  std::optional<uint16_t> known;  // to be of this scale: as a rule, all are
   for (int64_t k = 0; k < columns; k += form.columns, block += bytes) {
-    split_ternary(form, block, parts);
+    form.split(block, parts);
+    if (parts.d != known) {
+      const float d = f16_to_float(parts.d);
+      if (d == 0)
+        std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
+      else if (d == scale)
+        known = parts.d;
+      else if (found == scale)
+        found = d;
+    }
     std::memcpy(codes + k, parts.codes, static_cast<size_t>(form.columns));
-    const float d = f16_to_float(parts.d);
-    if (d != 0 && !(d == scale) && found == scale) found = d;
   }
   return found;
 }
@@ -121,27 +145,28 @@ int64_t packed_bytes_ternary(int64_t rows, int64_t columns) {
 
 template <class Layout>
 void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end, std::byte* packed) {
-  constexpr int kSteps = Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
+  // Of so many vectors at once.
+  constexpr int kVectors = 4, kSteps = kVectors * Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
   const int64_t vectors = strips_of<Layout>(columns) * Layout::kStripVectors;
   Four steps[kSteps][kInterleavedRows];
+  uint8_t padded[kInterleavedRows][kColumns];
   for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
     std::byte* to = packed + group * group_bytes<Layout>(columns);
-    const int64_t first = group * kInterleavedRows;
-    const auto rows = static_cast<int>(std::min<int64_t>(kInterleavedRows, row_end - first));
-    const uint8_t* from = codes + (first - row_begin) * columns;
-    for (int64_t v = 0; v < vectors; ++v, to += Layout::kVectorBytes) {
-      const int64_t k = v * kColumns, count = std::clamp<int64_t>(columns - k, 0, kColumns);
-      if (rows < kInterleavedRows || count < kColumns) std::memset(steps, 0, sizeof steps);
-      for (int r = 0; r < rows; ++r) {
-        uint8_t padded[kColumns] = {};
-        const uint8_t* row = from + r * columns + k;
-        if (count < kColumns) {
-          std::memcpy(padded, row, static_cast<size_t>(count));
-          row = padded;
-        }
-        for (int s = 0; s < kSteps; ++s) std::memcpy(&steps[s][r], row + s * kStepColumns, kStepColumns);
+    const int64_t first = group * kInterleavedRows, rows = std::min<int64_t>(kInterleavedRows, row_end - first);
+    for (int64_t v = 0; v < vectors; v += kVectors) {
+      const int64_t k = v * Layout::kVectorSteps * kStepColumns, count = std::clamp<int64_t>(columns - k, 0, kColumns);
+      const uint8_t* from = codes + (first - row_begin) * columns + k;
+      if (rows == kInterleavedRows && count == kColumns) {
+        interleave_rows(from, columns, kSteps, steps);
+      } else {
+        std::memset(padded, 0, sizeof padded);
+        for (int64_t r = 0; r < rows && count > 0; ++r)
+          std::memcpy(padded[r], from + r * columns, static_cast<size_t>(count));
+        interleave_rows(padded[0], kColumns, kSteps, steps);
       }
-      put(Layout{}, steps, to);
+      const int64_t count_here = std::min<int64_t>(kVectors, vectors - v);
+      for (int64_t i = 0; i < count_here; ++i, to += Layout::kVectorBytes)
+        put(Layout{}, steps + i * Layout::kVectorSteps, to);
     }
   }
 }

@@ -42,6 +42,7 @@ void split_ternary(const BlockForm& form, const std::byte* block, BlockParts& pa
 /// w + 1 of a row of a ternary type, codes: [columns]. Returns the first block scale that differs from `scale`, blocks
 /// of scale 0 aside, or `scale` if none does; a code of 3 comes back as it is stored.
 float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* codes);
+uint8_t largest_code(const uint8_t* codes, int64_t count);
 /// The scale of the first block from a row on whose scale is not 0; 1 if there is none, since any will do for zeros.
 float ternary_block_scale(const TensorView& from, int64_t first_row);
 

@@ -1,9 +1,11 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -15,25 +17,48 @@ namespace pare {
 
 namespace {
 
-// Bytes that the system is asked to read while others are packed.
-constexpr int64_t kReadAhead = int64_t{128} << 20;
+// Bytes of a file that are read while others are packed.
+constexpr int64_t kReadAhead = int64_t{64} << 20;
+constexpr size_t kReadAtOnce = size_t{4} << 20;
 
-/// Asks for a checkpoint's weights in the order in which they lie in it, so far ahead of those that are loaded.
+/// Reads a checkpoint's weights in the order in which they lie in it, so far ahead of those that are loaded.
 class FileReadAhead {
  public:
-  explicit FileReadAhead(const Checkpoint& checkpoint) : weights_(checkpoint.weights) {}
+  explicit FileReadAhead(const Checkpoint& checkpoint) : weights_(checkpoint.weights), thread_([this] { read(); }) {}
+  ~FileReadAhead() {
+    loaded_ = kOver;
+    loaded_.notify_one();
+    thread_.join();
+  }
+  FileReadAhead(const FileReadAhead&) = delete;
+  FileReadAhead& operator=(const FileReadAhead&) = delete;
   void loaded(int64_t bytes) {
-    for (; next_ < weights_.size() && asked_ < bytes + kReadAhead; ++next_) {
-      const WeightTensor& weight = weights_[next_];
-      MappedFile::will_need(weight.mapped.empty() ? weight.made_from : weight.mapped);
-      asked_ += weight.bytes();
-    }
+    loaded_ = bytes;
+    loaded_.notify_one();
   }
 
  private:
+  static constexpr int64_t kOver = -1;
+
+  void read() {
+    int64_t before = 0;  // bytes of the weights before this one, as `loaded` counts them
+    for (const WeightTensor& weight : weights_) {
+      const std::span<const std::byte> source = weight.mapped.empty() ? weight.made_from : weight.mapped;
+      for (size_t at = 0; at < source.size(); at += kReadAtOnce) {
+        const double part = static_cast<double>(at) / static_cast<double>(source.size());
+        const int64_t here = before + static_cast<int64_t>(part * static_cast<double>(weight.bytes()));
+        int64_t loaded = loaded_;
+        for (; loaded != kOver && here >= loaded + kReadAhead; loaded = loaded_) loaded_.wait(loaded);
+        if (loaded == kOver) return;
+        MappedFile::populate(source.subspan(at, std::min(kReadAtOnce, source.size() - at)));
+      }
+      before += weight.bytes();
+    }
+  }
+
   const std::vector<WeightTensor>& weights_;
-  size_t next_ = 0;
-  int64_t asked_ = 0;
+  std::atomic<int64_t> loaded_{0};
+  std::thread thread_;
 };
 
 const kernels::Elementwise& math() { return kernels::elementwise(cpu_features()); }

@@ -13,20 +13,6 @@
 namespace pare {
 namespace {
 
-/// Whether all codes are at most 2. Eight at once: a loop over bytes took longer than packing them.
-bool all_ternary(const uint8_t* codes, int64_t count) {
-  constexpr uint64_t kOnes = 0x0101010101010101;
-  uint64_t wrong = 0;
-  int64_t k = 0;
-  for (; k + 8 <= count; k += 8) {
-    uint64_t eight;
-    std::memcpy(&eight, codes + k, sizeof eight);
-    wrong |= (eight & eight >> 1 & kOnes) | (eight & ~(3 * kOnes));  // 3, or more
-  }
-  for (; k < count; ++k) wrong |= codes[k] > 2;
-  return wrong == 0;
-}
-
 std::vector<std::byte> encode_unit(DType type, const std::vector<uint8_t>& codes) {
   const auto count = static_cast<int64_t>(codes.size());
   std::vector<std::byte> bytes(static_cast<size_t>(info(type).bytes(count)));
@@ -66,7 +52,7 @@ struct Recoder {
 }  // namespace
 
 void check_ternary_codes(std::span<const uint8_t> codes, int64_t first_row, int64_t columns, const std::string& name) {
-  if (all_ternary(codes.data(), static_cast<int64_t>(codes.size()))) return;
+  if (kernels::largest_code(codes.data(), static_cast<int64_t>(codes.size())) <= 2) return;
   const int64_t at = std::find_if(codes.begin(), codes.end(), [](uint8_t code) { return code > 2; }) - codes.begin();
   fail("tensor {}: code {} in row {}, column {}; expected 0, 1 or 2 (for -1, 0 and 1)", name,
        codes[static_cast<size_t>(at)], first_row + at / columns, at % columns);

@@ -88,6 +88,19 @@ void PackedWeight::unpack_row(int64_t row, float* to) const {
 
 WeightStore::WeightStore(ThreadPool& pool, const std::string& kernel) : pool_(pool), choice_(pool, kernel) {}
 
+std::shared_ptr<std::byte> WeightStore::take(int64_t bytes) {
+  std::shared_ptr<std::byte> memory = slabs_.take(static_cast<size_t>(bytes + kernels::kPackedSlack));
+  // The system clears a page when it is first touched. Each here by one thread: two that pack into the same page would
+  // both clear one, or wait.
+  constexpr int64_t kPage = kHugePage;
+  const auto address = reinterpret_cast<int64_t>(memory.get());
+  const int64_t first = (address + kPage - 1) / kPage, last = (address + bytes + kPage - 1) / kPage;
+  pool_.parallel_for(last - first, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t page = begin; page < end; ++page) memory.get()[(first + page) * kPage - address] = std::byte{};
+  });
+  return memory;
+}
+
 std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& tensor) {
   auto weight = std::make_shared<PackedWeight>();
   weight->type = tensor.type;
@@ -110,7 +123,7 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
          kernels::kMostTernaryColumns);
   }
   weight->kernel = choice_.ternary(weight->rows, weight->columns);
-  weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
+  weight->packed = take(weight->bytes());
   weight->data = weight->packed.get();
   pack_ternary(pool_, weight->packing(), tensor, fill_codes, weight->packed.get());
   if (!source.empty()) MappedFile::drop_pages(source);
@@ -137,7 +150,7 @@ std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tens
     weight->data = view.bytes.data();
     if (weight->made.empty()) weight->owner = tensor.owner;
   } else {
-    weight->packed = slabs_.take(static_cast<size_t>(weight->bytes() + kernels::kPackedSlack));
+    weight->packed = take(weight->bytes());
     pack_all(pool_, weight->packing(), view, weight->packed.get());
     weight->data = weight->packed.get();
     if (weight->made.empty()) {
@@ -171,7 +184,7 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
   weight->rows = rows;
   weight->columns = columns;
   const int64_t total = weight->bytes();
-  weight->packed = slabs_.take(static_cast<size_t>(total + kernels::kPackedSlack));
+  weight->packed = take(total);
   weight->data = weight->packed.get();
   const int64_t group = weight->packing().row_group;
   const int64_t period = group * std::clamp<int64_t>(kRandomValues / (group * columns), 1, kRandomGroups);

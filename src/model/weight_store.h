@@ -49,6 +49,8 @@ class WeightStore {
 
  private:
   std::shared_ptr<const PackedWeight> ternary(const WeightTensor& tensor);
+  /// Memory for a packed matrix and the slack behind it.
+  std::shared_ptr<std::byte> take(int64_t bytes);
 
   ThreadPool& pool_;
   KernelChoice choice_;

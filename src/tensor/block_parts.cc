@@ -21,17 +21,29 @@ const uint8_t* bytes_at(const std::byte* p) { return reinterpret_cast<const uint
 
 uint8_t bits_of(int value, int shift, int count) { return static_cast<uint8_t>((value >> shift) & ((1 << count) - 1)); }
 
+// Bytes are taken eight at a time, which compilers make vectors of.
+constexpr uint64_t kOnes = 0x0101010101010101;
+uint64_t eight_at(const uint8_t* p) {
+  uint64_t eight;
+  std::memcpy(&eight, p, sizeof eight);
+  return eight;
+}
+void put_eight(uint64_t eight, uint8_t* to) { std::memcpy(to, &eight, sizeof eight); }
+
 /// Codes of `width` bits, each byte holding one of every `bytes` columns: column c * bytes + i is field c of byte i.
 PARE_INLINE void fields(const uint8_t* __restrict from, int bytes, int width, uint8_t* __restrict codes) {
+  const uint64_t mask = kOnes * ((1u << width) - 1);
   for (int field = 0; field < 8 / width; ++field)
-    for (int i = 0; i < bytes; ++i) codes[field * bytes + i] = bits_of(from[i], field * width, width);
+    for (int i = 0; i < bytes; i += 8) put_eight(eight_at(from + i) >> field * width & mask, codes + field * bytes + i);
 }
 
 /// One more bit for 256 codes, bit g of byte i for code 32 g + i: to stand at bit `place`.
 PARE_INLINE void add_bits(const uint8_t* __restrict from, int place, uint8_t* __restrict codes) {
   for (int group = 0; group < 8; ++group)
-    for (int i = 0; i < 32; ++i)
-      codes[32 * group + i] = static_cast<uint8_t>(codes[32 * group + i] | bits_of(from[i], group, 1) << place);
+    for (int i = 0; i < 32; i += 8) {
+      uint8_t* const to = codes + 32 * group + i;
+      put_eight(eight_at(to) | (eight_at(from + i) >> group & kOnes) << place, to);
+    }
 }
 
 /// The fifth bit of 32 codes.
@@ -139,7 +151,7 @@ void split_q6_k(const std::byte* block, BlockParts& parts) {
     fields(bytes_at(block + 64 * half), 64, 4, parts.codes + 128 * half);
     fields(bytes_at(block + 128 + 32 * half), 32, 2, top + 128 * half);
   }
-  for (int i = 0; i < 256; ++i) parts.codes[i] = static_cast<uint8_t>(parts.codes[i] | top[i] << 4);
+  for (int i = 0; i < 256; i += 8) put_eight(eight_at(parts.codes + i) | eight_at(top + i) << 4, parts.codes + i);
   std::memcpy(parts.scales, block + 192, 16);
   parts.d = half_at(block + 208);
 }
