@@ -119,7 +119,7 @@ std::vector<float> Product::multiply_part(const std::vector<float>& input, int64
     std::vector<float> other(output.size(), kCanary);
     args.output = other.data();
     packing_.multiply_one_stream(args);
-    EXPECT_EQ(std::memcmp(other.data(), output.data(), output.size() * sizeof(float)), 0)
+    EXPECT_TRUE(std::equal(other.begin(), other.end(), output.begin(), same_bits))
         << packing_.name() << " in one stream";
   }
   std::vector<float> result;

@@ -52,9 +52,9 @@ struct RowsInPlace {
 };
 
 /// Weight rows that come from memory.
-template <class P, class W, int R>
+template <class P, class W, class Ahead>
 struct RowsFromMemory : RowsInPlace<P, W> {
-  TileAhead<R> later;
+  Ahead later;
   PARE_INLINE void ahead(int64_t step) const {
     // A cache line holds several steps.
     constexpr int kSteps = 64 / (16 * W::kBytes);
@@ -142,12 +142,13 @@ PARE_INLINE void whole_tile_of(int count, const Rows& rows, const float* x, int6
 
 /// Tiles of R weight rows from `row` on, straight from their place, for few activation rows: weights are read (and
 /// converted) once per tile of at most C activation rows; the second and later tiles find them in the cache.
-template <class P, class W, int R, int C>
+template <class P, class W, int R, int C, template <int> class Ahead = TileAhead>
 void multiply_rows_in_place(const MultiplyArgs& a, int64_t row) {
   const int64_t stride = a.columns * W::kBytes;
-  for_tiles<R, C>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const auto& ahead) {
-    constexpr int kRows = std::decay_t<decltype(ahead)>::kCount;
-    const RowsFromMemory<P, W, kRows> rows{{a.weights + at * stride, stride}, ahead};
+  for_tiles<R, C, Ahead>(a, row, 1, stride, [&](int64_t at, int64_t i, int count, const auto& ahead) {
+    using Here = std::decay_t<decltype(ahead)>;
+    constexpr int kRows = Here::kCount;
+    const RowsFromMemory<P, W, Here> rows{{a.weights + at * stride, stride}, ahead};
     whole_tile_of<P, kRows, C>(count, rows, reinterpret_cast<const float*>(a.input + i * a.input_stride),
                                a.input_stride / 4, a.columns, a.output + i * a.output_stride + at, a.output_stride);
   });
@@ -267,20 +268,35 @@ void multiply_float(const MultiplyArgs& a) {
   multiply_rows_in_place<P, W, R, C>(a, row);
 }
 
+/// Rows side by side that are read as one stream: one alone would wait for its sum.
+constexpr int kStreamRows = 2;
+
+template <class P, class W>
+void multiply_float_one_stream(const MultiplyArgs& a) {
+  multiply_rows_in_place<P, W, kStreamRows, 1, TileInOneStream>(a, a.row_begin);
+}
+
 /// A packing of each float type.
 struct FloatPackings {
   Packing all[3];
 };
 template <class P>
 constexpr FloatPackings float_packings(const char* isa) {
-  constexpr int kRows = P::kTileRows;
-  constexpr InputFormat kInput = InputFormat::kFloat;
-  return {
-      {{DType::kF32, isa, true, kRows, kInput, packed_bytes_f32, nullptr, unpack_row_f32, multiply_float<P, WeightF32>},
-       {DType::kF16, isa, true, kRows, kInput, packed_bytes_16bit, nullptr, unpack_row_f16,
-        multiply_float<P, WeightF16>},
-       {DType::kBF16, isa, true, kRows, kInput, packed_bytes_16bit, nullptr, unpack_row_bf16,
-        multiply_float<P, WeightBF16>}}};
+  const auto packing = [&](DType type, auto packed_bytes, auto unpack_row, auto weight) {
+    using W = decltype(weight);
+    return Packing{.source = type,
+                   .isa = isa,
+                   .in_place = true,
+                   .row_group = P::kTileRows,
+                   .input = InputFormat::kFloat,
+                   .packed_bytes = packed_bytes,
+                   .unpack_row = unpack_row,
+                   .multiply = multiply_float<P, W>,
+                   .multiply_one_stream = P::kTileRowsOfOne > kStreamRows ? multiply_float_one_stream<P, W> : nullptr};
+  };
+  return {{packing(DType::kF32, packed_bytes_f32, unpack_row_f32, WeightF32{}),
+           packing(DType::kF16, packed_bytes_16bit, unpack_row_f16, WeightF16{}),
+           packing(DType::kBF16, packed_bytes_16bit, unpack_row_bf16, WeightBF16{})}};
 }
 
 }  // namespace

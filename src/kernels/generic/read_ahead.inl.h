@@ -14,6 +14,11 @@ namespace {
 constexpr int64_t kBytesAhead = 8192;
 constexpr int kFirstLevel = 3, kSecondLevel = 2;  // of the cache, as __builtin_prefetch numbers them
 
+/// Asks for bytes that are read some time later.
+PARE_INLINE void ask_for(const std::byte* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
+}
+
 /// What a tile of kStreams streams asks for while it is computed.
 template <int kStreams>
 struct TileAhead {
@@ -41,10 +46,20 @@ struct TileAhead {
   }
 };
 
-/// Asks for bytes that are read some time later.
-PARE_INLINE void ask_for(const std::byte* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, kSecondLevel);
-}
+/// As TileAhead, but the streams of the next tile are asked for from end to end, as if they were one, while this tile
+/// reads its own side by side from the cache.
+template <int kStreams>
+struct TileInOneStream {
+  static constexpr int kCount = kStreams;
+  const std::byte *own, *next;
+  int64_t between;
+
+  template <int kBytes>
+  PARE_INLINE void ask(int64_t at) const {
+    if (own) ask_for(next + at * kStreams, kStreams * kBytes);
+  }
+  PARE_INLINE void begin() const { ask_for(own, kStreams * between); }
+};
 
 /// Weights that are unpacked into a panel next, of which the tiles of this panel ask for a part each: unpacking would
 /// wait for memory. kStreams streams, `between` bytes apart.
@@ -72,19 +87,19 @@ struct PanelAhead {
 /// All rows of a product from `row` on in tiles of G streams, each `rows` weight rows in `between` bytes (the last
 /// perhaps of fewer rows), then what is left in tiles of half as many: tile(row, first activation row, their number,
 /// ahead) for at most C activation rows at a time, of which the first reads weights from memory.
-template <int G, int C, class Tile>
+template <int G, int C, template <int> class Ahead = TileAhead, class Tile>
 PARE_INLINE void for_tiles(const MultiplyArgs& a, int64_t row, int64_t rows, int64_t between, Tile tile) {
   for (; row + (G - 1) * rows < a.row_end; row += G * rows) {
     const std::byte* own = a.weights + row / rows * between;
     const bool last = row + G * rows >= a.row_end;
-    const TileAhead<G> ahead{own, !last ? own + G * between : a.then ? a.then : own, between};
+    const Ahead<G> ahead{own, !last ? own + G * between : a.then ? a.then : own, between};
     if (row == a.row_begin && !a.expected) ahead.begin();
     for (int64_t i = 0; i < a.input_rows; i += C) {
       const auto count = static_cast<int>(a.input_rows - i < C ? a.input_rows - i : C);
-      tile(row, i, count, i == 0 ? ahead : TileAhead<G>{});
+      tile(row, i, count, i == 0 ? ahead : Ahead<G>{});
     }
   }
-  if constexpr (G > 1) for_tiles<G / 2, C>(a, row, rows, between, tile);
+  if constexpr (G > 1) for_tiles<G / 2, C, Ahead>(a, row, rows, between, tile);
 }
 
 }  // namespace
