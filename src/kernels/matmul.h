@@ -88,6 +88,11 @@ struct Packing {
   void (*pack_codes)(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end,
                      std::byte* packed) = nullptr;
 
+  /// From so many activation rows on, weights are unpacked into panels of so many rows: pieces of a product are best
+  /// multiples of them.
+  int64_t panel_inputs = INT64_MAX;
+  int64_t panel_rows = 0;
+
   /// multiply applies MultiplyArgs::scale; otherwise its caller does.
   bool applies_scale = false;
   /// So many activation rows or more are wanted in another format: what few rows gain by, many may not.

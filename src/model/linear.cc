@@ -14,8 +14,8 @@ constexpr int64_t kParallelWork = 16384;
 constexpr int64_t kSlicesPerThread = 32;
 // Multiply-adds of a slice, at least: less than that takes no longer than handing it out.
 constexpr int64_t kSliceWork = 32768;
-// From so many activation rows on, weights are unpacked into panels, which want a few groups of weight rows together.
-constexpr int64_t kPanelInputs = 8, kPanelUnit = 32;
+// Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
+constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 
 }  // namespace
 
@@ -93,12 +93,16 @@ namespace {
 class Dealing {
  public:
   Dealing(const LinearGroup& group, int64_t input_rows, int threads) : group_(group), threads_(threads) {
-    int64_t rows = 0;
-    if (input_rows >= kPanelInputs) unit_ = kPanelUnit;
+    int64_t rows = 0, panel = 0;
     for (const Linear& linear : group.linears) {
-      unit_ = std::max<int64_t>(unit_, linear.weight->packing().row_group);
+      const kernels::Packing& packing = linear.weight->packing();
+      unit_ = std::max<int64_t>(unit_, packing.row_group);
+      if (input_rows >= packing.panel_inputs) panel = std::max(panel, packing.panel_rows);
       rows += linear.outputs();
     }
+    in_panels_ = panel > 0;
+    while (panel > kLeastPanelRows && rows < panel * kPanelsPerThread * threads) panel /= 2;
+    unit_ = std::max(unit_, panel);
     work_ = rows * group.linears[0].weight->columns * input_rows;
     for (const Linear& linear : group.linears) {
       const int64_t units = (linear.outputs() + unit_ - 1) / unit_;
@@ -109,6 +113,7 @@ class Dealing {
   }
   int64_t work() const { return work_; }
   int64_t ranges() const { return ranges_; }
+  bool in_panels() const { return in_panels_; }
 
   struct Rows {
     size_t linear;
@@ -145,6 +150,7 @@ class Dealing {
  private:
   const LinearGroup& group_;
   int threads_;
+  bool in_panels_ = false;
   int64_t unit_ = 16, units_ = 0, work_ = 0, ranges_ = 0;
 };
 
@@ -192,7 +198,7 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         if (finish) finish(piece->begin, piece->end);
         if (!more) pool_.read_while_waiting(worker, after);
       },
-      input.rows() < kPanelInputs ? ThreadPool::kStreamPart : ThreadPool::kEvenPart);
+      dealing.in_panels() ? ThreadPool::kEvenPart : ThreadPool::kStreamPart);
 }
 
 }  // namespace pare

@@ -21,13 +21,21 @@ constexpr TiledForms kTiled = [] {
 template <int kForm>
 struct Blocks {
   using Kernel = BlockKernel<Avx512VnniInt8, block_forms()[kForm].type>;
+  using Panels = AmxBlockPanels<Kernel>;
+  static constexpr int64_t kFewest = 16;
   static void multiply(const MultiplyArgs& a) {
-    constexpr int64_t kFewest = 16;
     if (a.input_rows < kFewest) return avx512vnni::kBlocks[kForm].multiply(a);
-    Kernel::template multiply_panels<AmxBlockPanels<Kernel>>(a);
+    Kernel::template multiply_panels<Panels>(a);
   }
   static void multiply_one_stream(const MultiplyArgs& a) { avx512vnni::kBlocks[kForm].multiply_one_stream(a); }
-  static constexpr Packing packing() { return Kernel::packing("amx", multiply, multiply_one_stream); }
+  static constexpr Packing packing() {
+    Packing packing = Kernel::packing("amx");
+    packing.multiply = multiply;
+    packing.multiply_one_stream = multiply_one_stream;
+    packing.panel_inputs = kFewest;
+    packing.panel_rows = Panels::kGroups * kInterleavedRows;
+    return packing;
+  }
 };
 
 struct Packings {

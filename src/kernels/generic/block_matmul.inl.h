@@ -373,8 +373,7 @@ struct BlockKernel {
   static void unpack_row(const std::byte* packed, int64_t columns, int64_t row, float* to) {
     unpack_row_blocks(kForm, packed, columns, row, to);
   }
-  static constexpr Packing packing(const char* isa, void (*products)(const MultiplyArgs&) = multiply,
-                                   void (*one_stream)(const MultiplyArgs&) = multiply_one_stream) {
+  static constexpr Packing packing(const char* isa) {
     return {.source = kType,
             .isa = isa,
             .row_group = kInterleavedRows,
@@ -382,8 +381,10 @@ struct BlockKernel {
             .packed_bytes = packed_bytes,
             .pack = pack_blocks,
             .unpack_row = unpack_row,
-            .multiply = products,
-            .multiply_one_stream = P::kBlockRowGroups > 1 ? one_stream : nullptr};
+            .multiply = multiply,
+            .multiply_one_stream = P::kBlockRowGroups > 1 ? multiply_one_stream : nullptr,
+            .panel_inputs = P::kBlockPanelInputs,
+            .panel_rows = RegisterPanels::kGroups * kInterleavedRows};
   }
 };
 

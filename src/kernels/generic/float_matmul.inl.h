@@ -292,7 +292,9 @@ constexpr FloatPackings float_packings(const char* isa) {
                    .packed_bytes = packed_bytes,
                    .unpack_row = unpack_row,
                    .multiply = multiply_float<P, W>,
-                   .multiply_one_stream = P::kTileRowsOfOne > kStreamRows ? multiply_float_one_stream<P, W> : nullptr};
+                   .multiply_one_stream = P::kTileRowsOfOne > kStreamRows ? multiply_float_one_stream<P, W> : nullptr,
+                   .panel_inputs = P::kPanelInputs,
+                   .panel_rows = P::kPanelRows};
   };
   return {{packing(DType::kF32, packed_bytes_f32, unpack_row_f32, WeightF32{}),
            packing(DType::kF16, packed_bytes_16bit, unpack_row_f16, WeightF16{}),

@@ -180,6 +180,8 @@ constexpr Packing lut_packing(const char* layout, const char* isa) {
           .multiply = LutKernel<L, E, Layout>::multiply,
           .layout = layout,
           .pack_codes = pack_lut<Layout>,
+          .panel_inputs = LutKernel<L, E, Layout>::kPanelInputs,
+          .panel_rows = RegisterTiles<E>::kPanelGroups * kInterleavedRows,
           .applies_scale = true,
           // Unpacked once for all of them; and their tables would take ten times what their codes do.
           .many_rows = LutKernel<L, E, Layout>::kPanelInputs,

@@ -354,6 +354,8 @@ struct TernaryKernel {
             .multiply_one_stream = E::kTernaryRowSums > 1 ? multiply_one_stream : nullptr,
             .layout = layout,
             .pack_codes = pack_ternary<Layout>,
+            .panel_inputs = E::kTernaryPanelInputs,
+            .panel_rows = kPanelGroups * kInterleavedRows,
             .applies_scale = true};
   }
 };
