@@ -27,7 +27,22 @@ inline void relax() {
 #endif
 }
 
+inline void ask_to_write(std::byte* line) {
+#if defined(__x86_64__)
+  // The builtin becomes a request to read where the oldest machine meant has no such instruction; those take it for
+  // none.
+  asm volatile("prefetchw %0" : : "m"(*line));
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 }  // namespace
+
+void Lines::ask(int count) {
+  constexpr int kLine = 64;
+  for (; count > 0 && next < end; --count, next += kLine) ask_to_write(next);
+}
 
 // A loop is published in one cache line, under a lock that readers never wait for (a sequence lock): `loop` is its
 // number, with kOpen set once the rest of the line belongs to it. What a worker writes lies in a line of its own: how
@@ -76,8 +91,9 @@ struct alignas(64) Share {
 
 struct ThreadPool::State {
   using Body = FunctionRef<void(int64_t, int64_t, int)>;
-  /// What a worker will read next.
+  /// What a worker will write and read next.
   struct alignas(64) Ahead {
+    Lines writes;
     const std::byte* from = nullptr;
     int64_t bytes = 0;
   };
@@ -104,6 +120,7 @@ struct ThreadPool::State {
 
   void wait_a_little(int worker) {
     Ahead& a = ahead[static_cast<size_t>(worker)];
+    if (a.writes.next < a.writes.end) return a.writes.ask(1);
     if (a.bytes <= 0) return relax();
     __builtin_prefetch(a.from, 0, 2);
     a.from += 64, a.bytes -= 64;
@@ -229,8 +246,8 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
   if (state.error) std::rethrow_exception(state.error);
 }
 
-void ThreadPool::read_while_waiting(int worker, const std::byte* from) {
-  state_->ahead[static_cast<size_t>(worker)] = {from, from ? kWaitingRead : 0};
+void ThreadPool::ask_while_waiting(int worker, Lines writes, const std::byte* reads) {
+  state_->ahead[static_cast<size_t>(worker)] = {writes, reads, reads ? kWaitingRead : 0};
 }
 
 }  // namespace pare

@@ -7,6 +7,13 @@
 
 namespace pare {
 
+/// Cache lines that one thread will write: asked for before, since lines that several cores have read take long to get.
+struct Lines {
+  std::byte *next = nullptr, *end = nullptr;
+  /// Asks for a few more of them.
+  void ask(int count);
+};
+
 /// A fixed team of threads for data-parallel loops. Workers spin briefly between loops, since a decoded token starts
 /// several hundred of them, then sleep.
 class ThreadPool {
@@ -31,9 +38,9 @@ class ThreadPool {
   /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed.
   static constexpr int64_t kStreamPart = 2;
 
-  /// For a body: what its worker will read next. While it waits for the end of this loop or the beginning of another it
-  /// asks for that, so that waiting does not stop the flow from memory. May be null.
-  void read_while_waiting(int worker, const std::byte* from);
+  /// For a body: what its worker will write next, and what it will read. While it waits for the end of this loop or the
+  /// beginning of another it asks for those, so that waiting does not stop the flow from memory. Reads from null: none.
+  void ask_while_waiting(int worker, Lines writes, const std::byte* reads);
   /// Where the share of `worker` among `size` workers begins in `ranges` ranges of a loop.
   static int64_t share_begin(int64_t ranges, int worker, int size) { return ranges * worker / size; }
 

@@ -17,6 +17,10 @@ constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 
+// Of what a thread will write next, so many cache lines are asked for after each piece of a product: more at once would
+// be in the way of what the next piece reads.
+constexpr int kLinesAPiece = 32;
+
 }  // namespace
 
 void for_tasks(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t, int)> body,
@@ -41,7 +45,10 @@ void LinearInput::set(const float* values, int64_t rows, int64_t columns) {
   rows_ = rows;
   columns_ = columns;
   norm_ = {};
-  for (Prepared& prepared : prepared_) prepared.ready = false;
+  for (Prepared& prepared : prepared_) {
+    if (prepared.ready) prepared.now = 1 - prepared.now;
+    prepared.ready = false;
+  }
 }
 
 void LinearInput::set_normed(const float* from, const std::vector<float>& gain, float epsilon, float* normed,
@@ -72,9 +79,10 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
   if (!row.prepare) return {reinterpret_cast<const std::byte*>(values(pool)), columns_ * int64_t{sizeof(float)}};
   const int64_t stride = row.stride(columns_);
   Prepared& prepared = prepared_[static_cast<size_t>(format)];
+  Buffer<std::byte>& storage = prepared.storage[prepared.now];
   if (!prepared.ready) {
-    prepared.storage.reserve(static_cast<size_t>(rows_ * stride));
-    std::byte* const to = prepared.storage.data();
+    storage.reserve(static_cast<size_t>(rows_ * stride));
+    std::byte* const to = storage.data();
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         norm_row(i);
@@ -84,7 +92,24 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
     norm_ = {};
     prepared.ready = true;
   }
-  return {prepared.storage.data(), stride};
+  return {storage.data(), stride};
+}
+
+LinearInput::Next LinearInput::next(kernels::InputFormat format, int64_t columns) {
+  const auto& row = kernels::input_format(format);
+  if (!row.prepare) return {};
+  Prepared& prepared = prepared_[static_cast<size_t>(format)];
+  Buffer<std::byte>& storage = prepared.storage[prepared.ready ? 1 - prepared.now : prepared.now];
+  const int64_t stride = row.stride(columns);
+  storage.reserve(static_cast<size_t>(rows_ * stride));
+  return {storage.data(), rows_, stride};
+}
+
+Lines LinearInput::Next::of(int worker, int workers) const {
+  // A single row is prepared by the thread that begins loops.
+  if (rows < 2) return worker == 0 ? Lines{data, data + rows * stride} : Lines{};
+  return {data + ThreadPool::share_begin(rows, worker, workers) * stride,
+          data + ThreadPool::share_begin(rows, worker + 1, workers) * stride};
 }
 
 namespace {
@@ -163,6 +188,12 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
       group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size()) : std::nullopt;
   const auto format = [&](const PackedWeight& weight) { return weight.packing().input_for(input.rows()); };
   for (const Linear& linear : group.linears) input.prepared(format(*linear.weight), pool_);
+  LinearInput::Next next_input;
+  if (group.next) {
+    const PackedWeight& weight = *group.next->linears[0].weight;
+    next_input = input.next(format(weight), weight.columns);
+  }
+  ++loop_;
   const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, const std::byte*& expected) {
     const Linear& linear = group.linears[rows.linear];
     const PackedWeight& weight = *linear.weight;
@@ -184,7 +215,10 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
   for_tasks(
       pool_, dealing.ranges(), dealing.work(),
       [&](int64_t begin, int64_t end, int worker) {
-        const std::byte*& expected = expected_[static_cast<size_t>(worker)].weights;
+        Expected& mine = expected_[static_cast<size_t>(worker)];
+        const std::byte*& expected = mine.weights;
+        if (mine.loop != loop_) mine.writes = next_input.of(worker, pool_.size());
+        mine.loop = loop_;
         // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or
         // what its share of the next group begins with.
         const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
@@ -196,7 +230,8 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         });
         compute(*piece, after, expected);
         if (finish) finish(piece->begin, piece->end);
-        if (!more) pool_.read_while_waiting(worker, after);
+        mine.writes.ask(kLinesAPiece);
+        if (!more) pool_.ask_while_waiting(worker, mine.writes, after);
       },
       dealing.in_panels() ? ThreadPool::kEvenPart : ThreadPool::kStreamPart);
 }

@@ -46,6 +46,14 @@ class LinearInput {
   };
   /// The rows in a format; prepares them in parallel the first time, so not for the first time in a parallel loop.
   View prepared(kernels::InputFormat format, ThreadPool& pool);
+  /// Memory that the next rows of so many columns will be prepared in, as many as there are now, and what a worker of
+  /// `pool` will write of it as a rule.
+  struct Next {
+    std::byte* data = nullptr;
+    int64_t rows = 0, stride = 0;
+    Lines of(int worker, int workers) const;
+  };
+  Next next(kernels::InputFormat format, int64_t columns);
 
  private:
   void norm_row(int64_t row) const;
@@ -57,9 +65,11 @@ class LinearInput {
     float epsilon = 0;
     float* to = nullptr;
   } norm_;
+  // In two places in turn: while all threads read one, each may have the other to itself.
   struct Prepared {
     bool ready = false;
-    Buffer<std::byte> storage;
+    int now = 0;
+    Buffer<std::byte> storage[2];
   };
   std::array<Prepared, kernels::kInputFormats> prepared_;  // by format
 };
@@ -79,11 +89,15 @@ class Multiplier {
            FinishColumns finish = nullptr);
 
  private:
+  /// Of a worker.
   struct alignas(64) Expected {
-    const std::byte* weights = nullptr;  // what a worker has asked for already
+    const std::byte* weights = nullptr;  // what it has asked for already
+    Lines writes;                        // what it will write when the next input is prepared
+    int64_t loop = 0;                    // of which those are
   };
   ThreadPool& pool_;
   std::vector<Expected> expected_;  // [threads]
+  int64_t loop_ = 0;
 };
 
 /// ThreadPool::parallel_for, but on this thread alone where `work` (values touched in all) is not worth sharing.
