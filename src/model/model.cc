@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -21,10 +22,19 @@ namespace {
 constexpr int64_t kReadAhead = int64_t{64} << 20;
 constexpr size_t kReadAtOnce = size_t{4} << 20;
 
-/// Reads a checkpoint's weights in the order in which they lie in it, so far ahead of those that are loaded.
+/// Reads a checkpoint's weights layer by layer, each as it lies in its file, so far ahead of those that are loaded.
 class FileReadAhead {
  public:
-  explicit FileReadAhead(const Checkpoint& checkpoint) : weights_(checkpoint.weights), thread_([this] { read(); }) {}
+  explicit FileReadAhead(const Checkpoint& checkpoint) {
+    for (const WeightTensor& weight : checkpoint.weights)
+      parts_.push_back({weight.id, weight.mapped.empty() ? weight.made_from : weight.mapped, weight.bytes()});
+    const auto when = [](const Part& part) {
+      const bool last = part.id.kind == WeightKind::kOutputNorm || part.id.kind == WeightKind::kOutput;
+      return std::pair(last ? std::numeric_limits<int>::max() : part.id.layer, part.source.data());
+    };
+    std::sort(parts_.begin(), parts_.end(), [&](const Part& a, const Part& b) { return when(a) < when(b); });
+    thread_ = std::thread([this] { read(); });
+  }
   ~FileReadAhead() {
     loaded_ = kOver;
     loaded_.notify_one();
@@ -42,21 +52,25 @@ class FileReadAhead {
 
   void read() {
     int64_t before = 0;  // bytes of the weights before this one, as `loaded` counts them
-    for (const WeightTensor& weight : weights_) {
-      const std::span<const std::byte> source = weight.mapped.empty() ? weight.made_from : weight.mapped;
-      for (size_t at = 0; at < source.size(); at += kReadAtOnce) {
-        const double part = static_cast<double>(at) / static_cast<double>(source.size());
-        const int64_t here = before + static_cast<int64_t>(part * static_cast<double>(weight.bytes()));
+    for (const Part& part : parts_) {
+      for (size_t at = 0; at < part.source.size(); at += kReadAtOnce) {
+        const double share = static_cast<double>(at) / static_cast<double>(part.source.size());
+        const int64_t here = before + static_cast<int64_t>(share * static_cast<double>(part.bytes));
         int64_t loaded = loaded_;
         for (; loaded != kOver && here >= loaded + kReadAhead; loaded = loaded_) loaded_.wait(loaded);
         if (loaded == kOver) return;
-        MappedFile::populate(source.subspan(at, std::min(kReadAtOnce, source.size() - at)));
+        MappedFile::populate(part.source.subspan(at, std::min(kReadAtOnce, part.source.size() - at)));
       }
-      before += weight.bytes();
+      before += part.bytes;
     }
   }
 
-  const std::vector<WeightTensor>& weights_;
+  struct Part {
+    WeightId id;
+    std::span<const std::byte> source;
+    int64_t bytes;
+  };
+  std::vector<Part> parts_;
   std::atomic<int64_t> loaded_{0};
   std::thread thread_;
 };
