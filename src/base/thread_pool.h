@@ -39,7 +39,7 @@ class ThreadPool {
   static constexpr int64_t kStreamPart = 2;
 
   /// For a body: what its worker will write next, and what it will read. While it waits for the end of this loop or the
-  /// beginning of another it asks for those, so that waiting does not stop the flow from memory. Reads from null: none.
+  /// beginning of another it asks for those, so that waiting does not stop the flow from memory. `reads` may be null.
   void ask_while_waiting(int worker, Lines writes, const std::byte* reads);
   /// Where the share of `worker` among `size` workers begins in `ranges` ranges of a loop.
   static int64_t share_begin(int64_t ranges, int worker, int size) { return ranges * worker / size; }

@@ -31,16 +31,36 @@ TEST(ThreadPool, CoversEveryIndexOnce) {
     ThreadPool pool(threads);
     for (int64_t count : {0, 1, 7, 1000}) {
       for (int64_t grain : {1, 3, 64}) {
-        std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
-        pool.parallel_for(count, grain, [&](int64_t begin, int64_t end, int worker) {
-          ASSERT_LT(worker, pool.size());
-          ASSERT_EQ(begin % grain, 0);
-          for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
-        });
-        for (const auto& hit : hits) EXPECT_EQ(hit, 1);
+        for (int64_t part : {int64_t{1}, ThreadPool::kStreamPart, ThreadPool::kEvenPart}) {
+          std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
+          const auto body = [&](int64_t begin, int64_t end, int worker) {
+            ASSERT_LT(worker, pool.size());
+            ASSERT_EQ(begin % grain, 0);
+            for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+          };
+          pool.parallel_for(count, grain, body, part);
+          for (const auto& hit : hits) EXPECT_EQ(hit, 1);
+        }
       }
     }
   }
+}
+
+TEST(ThreadPool, AskingForMemoryChangesNothingInIt) {
+  std::vector<std::byte> memory(4096, std::byte{7});
+  ThreadPool pool(3);
+  for (int round = 0; round < 20; ++round) {
+    pool.parallel_for(64, 1, [&](int64_t, int64_t, int worker) {
+      // Beyond its end, too: what is asked for need not be there.
+      pool.ask_while_waiting(worker, {memory.data(), memory.data() + memory.size()}, memory.data());
+    });
+  }
+  Lines lines{memory.data(), memory.data() + 130};
+  lines.ask(2);
+  EXPECT_EQ(lines.next, memory.data() + 128);
+  lines.ask(100);
+  EXPECT_EQ(lines.next, memory.data() + 192);
+  EXPECT_EQ(memory, std::vector<std::byte>(4096, std::byte{7}));
 }
 
 TEST(ThreadPool, PassesOnTheFirstException) {
