@@ -1,12 +1,14 @@
 #include "kernels/avxvnni/primitives.h"
 // The primitives come first.
-#include "kernels/generic/ternary_matmul.inl.h"
+#include "kernels/generic/lut_matmul.inl.h"
 #include "kernels/tables.h"
 
 namespace pare::kernels::avxvnni {
 namespace {
 
-constinit const Packing kPackings[] = {ternary_packing<AvxVnniInt8, TernaryI2>("i2", "avxvnni")};
+// Lookups are those of AVX2; their many activation rows are products.
+constinit const Packing kPackings[] = {ternary_packing<AvxVnniInt8, TernaryI2>("i2", "avxvnni"),
+                                       lut_packing<Avx2Lookup, AvxVnniInt8, TernaryTl2>("tl2", "avxvnni")};
 
 }  // namespace
 
