@@ -66,6 +66,13 @@ uint8_t code_at(TernaryT3, const std::byte* vector, int64_t row, int64_t column)
   return static_cast<uint8_t>(index / kPowers[column / 4] % 3);
 }
 
+/// The scale of a block taken apart. Where it is 0, codes become 1, which is zero under any.
+float take_scale(const BlockForm& form, BlockParts& parts) {
+  const float d = f16_to_float(parts.d);
+  if (d == 0) std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
+  return d;
+}
+
 }  // namespace
 
 int64_t input_row_bytes_int8_row(int64_t columns) {
@@ -80,7 +87,7 @@ bool is_ternary(DType type) {
 
 void split_ternary(const BlockForm& form, const std::byte* block, BlockParts& parts) {
   form.split(block, parts);
-  if (f16_to_float(parts.d) == 0) std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
+  take_scale(form, parts);
 }
 
 uint8_t largest_code(const uint8_t* codes, int64_t count) {
@@ -110,12 +117,10 @@ float ternary_codes(const TensorView& from, int64_t row, float scale, uint8_t* c
   for (int64_t k = 0; k < columns; k += form.columns, block += bytes) {
     form.split(block, parts);
     if (parts.d != known) {
-      const float d = f16_to_float(parts.d);
-      if (d == 0)
-        std::memset(parts.codes, 1, static_cast<size_t>(form.columns));
-      else if (d == scale)
+      const float d = take_scale(form, parts);
+      if (d != 0 && d == scale)
         known = parts.d;
-      else if (found == scale)
+      else if (d != 0 && found == scale)
         found = d;
     }
     std::memcpy(codes + k, parts.codes, static_cast<size_t>(form.columns));
