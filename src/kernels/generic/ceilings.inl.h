@@ -60,10 +60,10 @@ int32_t multiply_rounds(int64_t rounds) {
       D::hide(b);
       chain[c] = D::dot(chain[c], a, b);
     }
-  int32_t sum = 0;
+  uint32_t sum = 0;  // wraps: only that the products are used matters
 #pragma GCC unroll 16
-  for (int c = 0; c < kChains; ++c) sum += D::first(chain[c]);
-  return sum;
+  for (int c = 0; c < kChains; ++c) sum += static_cast<uint32_t>(D::first(chain[c]));
+  return static_cast<int32_t>(sum);
 }
 
 template <class D, int kChains>
