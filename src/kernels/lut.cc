@@ -7,7 +7,7 @@ namespace pare::kernels {
 namespace {
 
 template <class Layout>
-int64_t group_bytes(int64_t columns) {
+int64_t lookup_group_bytes(int64_t columns) {
   return lut_strips<Layout>(columns) * kLutStripBytes<Layout>;
 }
 
@@ -38,7 +38,7 @@ int64_t input_row_bytes_lut(int64_t columns) {
 
 template <class Layout>
 int64_t packed_bytes_lut(int64_t rows, int64_t columns) {
-  return (rows + kLookupRows - 1) / kLookupRows * group_bytes<Layout>(columns);
+  return (rows + kLookupRows - 1) / kLookupRows * lookup_group_bytes<Layout>(columns);
 }
 
 template <class Layout>
@@ -46,7 +46,7 @@ void pack_lut(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t 
   constexpr int kColumns = kLutStripColumns<Layout>;
   uint8_t padded[kColumns];
   for (int64_t group = row_begin / kLookupRows; group * kLookupRows < row_end; ++group) {
-    std::byte* const to = packed + group * group_bytes<Layout>(columns);
+    std::byte* const to = packed + group * lookup_group_bytes<Layout>(columns);
     for (int r = 0; r < kLookupRows; ++r) {
       const int64_t row = group * kLookupRows + r;
       auto* bytes = reinterpret_cast<uint8_t*>(to) + r;
@@ -70,7 +70,8 @@ void unpack_row_lut(const std::byte* packed, int64_t columns, int64_t row, float
   constexpr LookupWeights kWeights = lookup_weights<Layout>();
   constexpr int kUnit = Layout::kUnitLookups;
   const auto* bytes =
-      reinterpret_cast<const uint8_t*>(packed + row / kLookupRows * group_bytes<Layout>(columns)) + row % kLookupRows;
+      reinterpret_cast<const uint8_t*>(packed + row / kLookupRows * lookup_group_bytes<Layout>(columns)) +
+      row % kLookupRows;
   for (int64_t k = 0; k < columns; ++k) {
     const uint8_t* strip = bytes + k / kLutStripColumns<Layout> * kLutStripBytes<Layout>;
     const auto lookup = static_cast<int>(k % kLutStripColumns<Layout> / Layout::kColumns);

@@ -62,7 +62,7 @@ struct MultiplyArgs {
   bool expected = false;
 };
 
-inline constexpr int64_t kPackedSlack = 64;
+inline constexpr int64_t kPackedSlack = 256;
 
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
 struct Packing {

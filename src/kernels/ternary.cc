@@ -16,54 +16,47 @@ int64_t groups_of(int64_t rows) { return (rows + kInterleavedRows - 1) / kInterl
 /// Four codes of a row, one a byte.
 using Four = uint32_t;
 
-template <class Layout>
-int64_t group_bytes(int64_t columns) {
-  return strips_of<Layout>(columns) * strip_bytes<Layout>();
-}
-
-// Steps of one vector of 16 rows, [step][row], and the vector.
+// The steps of a strip of 16 rows, [step][row], to its blocks.
 void put(TernaryI2, const Four (*steps)[kInterleavedRows], std::byte* to) {
-  Four out[kInterleavedRows];
-  for (int r = 0; r < kInterleavedRows; ++r)
-    out[r] = steps[0][r] | steps[1][r] << 2 | steps[2][r] << 4 | steps[3][r] << 6;
+  Four out[TernaryI2::kStripBlocks][kInterleavedRows];
+  for (auto& vector : out) {
+    for (int r = 0; r < kInterleavedRows; ++r)
+      vector[r] = steps[0][r] | steps[1][r] << 2 | steps[2][r] << 4 | steps[3][r] << 6;
+    steps += TernaryI2::kVectorSteps;
+  }
   std::memcpy(to, out, sizeof out);
-}
-
-/// The low 5 bits of 8 bytes side by side, in 40 bits.
-uint64_t side_by_side(uint64_t bytes) {
-  bytes = (bytes & 0x001f001f001f001f) | (bytes & 0x1f001f001f001f00) >> 3;
-  bytes = (bytes & 0x0000ffff0000ffff) | (bytes & 0xffff0000ffff0000) >> 6;
-  return (bytes & 0xffffffff) | bytes >> 32 << 20;
 }
 
 void put(TernaryT3, const Four (*steps)[kInterleavedRows], std::byte* to) {
-  // Codes are at most 2: no byte of the sum carries into the next.
-  Four indices[kInterleavedRows];
+  // Codes are at most 2 and indices at most 26: no byte carries into the next.
+  Four index[TernaryT3::kStripVectors][kInterleavedRows], out[TernaryT3::kStripBlocks][kInterleavedRows];
   const auto three_times = [](Four four) { return four + (four << 1); };
-  for (int r = 0; r < kInterleavedRows; ++r)
-    indices[r] = steps[0][r] + three_times(steps[1][r] + three_times(steps[2][r]));
-  uint64_t eight[kStepBytes / 8];
-  std::memcpy(eight, indices, sizeof eight);
-  for (uint64_t& bits : eight) bits = side_by_side(bits);
-  const uint64_t out[] = {eight[0] | eight[1] << 40, eight[1] >> 24 | eight[2] << 16 | eight[3] << 56,
-                          eight[3] >> 8 | eight[4] << 32, eight[4] >> 32 | eight[5] << 8 | eight[6] << 48,
-                          eight[6] >> 16 | eight[7] << 24};
-  static_assert(sizeof out == TernaryT3::kVectorBytes);
+  for (auto& vector : index) {
+    for (int r = 0; r < kInterleavedRows; ++r)
+      vector[r] = steps[0][r] + three_times(steps[1][r] + three_times(steps[2][r]));
+    steps += TernaryT3::kVectorSteps;
+  }
+  const auto bits = [](Four four, int first, int count) { return four >> first & 0x01010101U * ((1U << count) - 1); };
+  for (int r = 0; r < kInterleavedRows; ++r) {
+    const Four first = index[2][r], second = index[5][r], third = index[7][r];
+    out[0][r] = index[0][r] | bits(first, 0, 3) << 5;
+    out[1][r] = index[1][r] | bits(third, 3, 1) << 5 | bits(first, 3, 2) << 6;
+    out[2][r] = index[3][r] | bits(second, 0, 3) << 5;
+    out[3][r] = index[4][r] | bits(third, 4, 1) << 5 | bits(second, 3, 2) << 6;
+    out[4][r] = index[6][r] | bits(third, 0, 3) << 5;
+  }
   std::memcpy(to, out, sizeof out);
 }
 
-uint8_t code_at(TernaryI2, const std::byte* vector, int64_t row, int64_t column) {
-  return static_cast<uint8_t>(static_cast<uint8_t>(vector[row * 4 + column % 4]) >> column / 4 * 2 & 3);
+uint8_t code_at(TernaryI2, const std::byte* strip, int64_t row, int64_t column) {
+  const std::byte four = strip[column / 16 * kBlockBytes + row * 4 + column % 4];
+  return static_cast<uint8_t>(static_cast<uint8_t>(four) >> column / 4 % 4 * 2 & 3);
 }
 
-uint8_t code_at(TernaryT3, const std::byte* vector, int64_t row, int64_t column) {
-  const int64_t bit = 5 * (row * 4 + column % 4);
-  uint16_t bits = static_cast<uint8_t>(vector[bit / 8]);
-  if (bit / 8 + 1 < TernaryT3::kVectorBytes)
-    bits = static_cast<uint16_t>(bits | static_cast<uint16_t>(static_cast<uint8_t>(vector[bit / 8 + 1])) << 8);
-  const int index = bits >> bit % 8 & 31;
+uint8_t code_at(TernaryT3, const std::byte* strip, int64_t row, int64_t column) {
+  const int index = t3_index(strip, static_cast<int>(column / 12), static_cast<int>(row * 4 + column % 4));
   constexpr int kPowers[] = {1, 3, 9};
-  return static_cast<uint8_t>(index / kPowers[column / 4] % 3);
+  return static_cast<uint8_t>(index / kPowers[column / 4 % 3] % 3);
 }
 
 /// The scale of a block taken apart. Where it is 0, codes become 1, which is zero under any.
@@ -150,39 +143,42 @@ int64_t packed_bytes_ternary(int64_t rows, int64_t columns) {
 
 template <class Layout>
 void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end, std::byte* packed) {
-  // Of so many vectors at once.
-  constexpr int kVectors = 4, kSteps = kVectors * Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
-  const int64_t vectors = strips_of<Layout>(columns) * Layout::kStripVectors;
+  constexpr int kSteps = strip_steps<Layout>();
+  constexpr int64_t kColumns = strip_columns<Layout>(), kBytes = strip_bytes<Layout>();
   Four steps[kSteps][kInterleavedRows];
   uint8_t padded[kInterleavedRows][kColumns];
+  std::byte last[kBytes];
   for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
     std::byte* to = packed + group * group_bytes<Layout>(columns);
+    std::byte* const end = to + group_bytes<Layout>(columns);
     const int64_t first = group * kInterleavedRows, rows = std::min<int64_t>(kInterleavedRows, row_end - first);
-    for (int64_t v = 0; v < vectors; v += kVectors) {
-      const int64_t k = v * Layout::kVectorSteps * kStepColumns, count = std::clamp<int64_t>(columns - k, 0, kColumns);
+    for (int64_t k = 0; k < columns; k += kColumns, to += kBytes) {
+      const int64_t count = std::min<int64_t>(columns - k, kColumns);
       const uint8_t* from = codes + (first - row_begin) * columns + k;
       if (rows == kInterleavedRows && count == kColumns) {
         interleave_rows(from, columns, kSteps, steps);
       } else {
         std::memset(padded, 0, sizeof padded);
-        for (int64_t r = 0; r < rows && count > 0; ++r)
-          std::memcpy(padded[r], from + r * columns, static_cast<size_t>(count));
+        for (int64_t r = 0; r < rows; ++r) std::memcpy(padded[r], from + r * columns, static_cast<size_t>(count));
         interleave_rows(padded[0], kColumns, kSteps, steps);
       }
-      const int64_t count_here = std::min<int64_t>(kVectors, vectors - v);
-      for (int64_t i = 0; i < count_here; ++i, to += Layout::kVectorBytes)
-        put(Layout{}, steps + i * Layout::kVectorSteps, to);
+      if (end - to >= kBytes) {
+        put(Layout{}, steps, to);
+      } else {
+        put(Layout{}, steps, last);
+        std::memcpy(to, last, static_cast<size_t>(end - to));
+      }
     }
   }
 }
 
 template <class Layout>
 void unpack_row_ternary(const std::byte* packed, int64_t columns, int64_t row, float* to) {
-  constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
+  constexpr int64_t kColumns = strip_columns<Layout>();
   const std::byte* group = packed + row / kInterleavedRows * group_bytes<Layout>(columns);
   for (int64_t k = 0; k < columns; ++k) {
-    const std::byte* vector = group + k / kColumns * Layout::kVectorBytes;
-    to[k] = static_cast<float>(code_at(Layout{}, vector, row % kInterleavedRows, k % kColumns)) - 1;
+    const std::byte* strip = group + k / kColumns * strip_bytes<Layout>();
+    to[k] = static_cast<float>(code_at(Layout{}, strip, row % kInterleavedRows, k % kColumns)) - 1;
   }
 }
 

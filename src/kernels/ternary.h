@@ -50,34 +50,66 @@ float ternary_block_scale(const TensorView& from, int64_t first_row);
 /// portable ones only where there is no other. They have pack_codes instead of pack.
 std::vector<const Packing*> ternary_packings(CpuFeatures features);
 
-/// Layouts: 16 rows together as in packing.h, 4 columns of each a step. A vector holds a few steps.
+/// Layouts: 16 rows together as in packing.h, 4 columns of each a step. A vector is 64 bytes in a register and holds a
+/// few steps; vectors lie in blocks of 64 bytes, a strip of them at a time.
 ///
-/// i2: a vector is 64 bytes, step s of its 4 in bits 2 s of each byte: 2 bits a weight.
+/// i2: step s of 4 in bits 2 s of each byte: 2 bits a weight.
 struct TernaryI2 {
-  static constexpr int kVectorBytes = 64, kVectorSteps = 4, kStripVectors = 4;
+  static constexpr int kVectorSteps = 4, kStripVectors = 4, kStripBlocks = 4;
 };
-/// t3: a vector is 64 indices of 5 bits in 40 bytes, index j in bits 5 j and on: c0 + 3 c1 + 9 c2 of its 3 steps, 1.67
-/// bits a weight.
+/// t3: 64 indices of 5 bits, c0 + 3 c1 + 9 c2 of 3 steps: 1.67 bits a weight. Bits 0 to 4 of a strip's 5 blocks are 5
+/// of its vectors, so that they need no unpacking; the other 3 lie in the bits above these (see t3_index).
 struct TernaryT3 {
-  static constexpr int kVectorBytes = 40, kVectorSteps = 3, kStripVectors = 2;
+  static constexpr int kVectorSteps = 3, kStripVectors = 8, kStripBlocks = 5;
+  /// The block of each vector that has one; -1: it lies above. A vector lies in no block later than those after it.
+  static constexpr int kBlock[kStripVectors] = {0, 1, -1, 2, 3, -1, 4, -1};
 };
 /// A panel of unpacked codes, a byte each: what products of many activation rows read.
 struct TernaryBytes {
-  static constexpr int kVectorBytes = 64, kVectorSteps = 1, kStripVectors = 16;
+  static constexpr int kVectorSteps = 1, kStripVectors = 16, kStripBlocks = 16;
 };
+inline constexpr int kBlockBytes = 64;
 
-/// Columns that a strip of a layout holds: rows are filled up to whole strips.
+/// Index `at` of 64 of a vector of a strip of t3: its low bits lie in one block's bits 5 and on, its high in another's.
+inline int t3_index(const std::byte* strip, int vector, int at) {
+  const auto bits = [&](int block, int first, int count) {
+    return static_cast<uint8_t>(strip[block * kBlockBytes + at]) >> first & ((1 << count) - 1);
+  };
+  switch (vector) {
+    case 2:
+      return bits(0, 5, 3) | bits(1, 6, 2) << 3;
+    case 5:
+      return bits(2, 5, 3) | bits(3, 6, 2) << 3;
+    case 7:
+      return bits(4, 5, 3) | bits(1, 5, 1) << 3 | bits(3, 5, 1) << 4;
+    default:
+      return bits(TernaryT3::kBlock[vector], 0, 5);
+  }
+}
+
+/// Steps and columns that a strip of a layout holds: activations are filled up to whole strips.
+template <class Layout>
+constexpr int strip_steps() {
+  return Layout::kVectorSteps * Layout::kStripVectors;
+}
 template <class Layout>
 constexpr int64_t strip_columns() {
-  return Layout::kVectorSteps * Layout::kStripVectors * 4;
+  return strip_steps<Layout>() * 4;
 }
 template <class Layout>
 constexpr int64_t strip_bytes() {
-  return Layout::kVectorBytes * Layout::kStripVectors;
+  return Layout::kStripBlocks * kBlockBytes;
 }
 template <class Layout>
 constexpr int64_t strips_of(int64_t columns) {
   return (columns + strip_columns<Layout>() - 1) / strip_columns<Layout>();
+}
+/// Of 16 packed rows. The last strip ends with the block of its last column: what is read past that meets activations
+/// of 0, and at the end of a matrix lies in kPackedSlack.
+template <class Layout>
+constexpr int64_t group_bytes(int64_t columns) {
+  const int64_t vector_columns = Layout::kVectorSteps * 4, vectors = (columns + vector_columns - 1) / vector_columns;
+  return (vectors * Layout::kStripBlocks + Layout::kStripVectors - 1) / Layout::kStripVectors * kBlockBytes;
 }
 
 template <class Layout>

@@ -82,14 +82,14 @@ Product::Product(const Packing& packing, DType type, const std::vector<std::byte
     return;
   }
   const auto size = static_cast<size_t>(packing.packed_bytes(rows, columns));
-  packed_ = Buffer<std::byte>(size + 64);
-  std::memset(packed_.data(), 0xa5, size + 64);
+  packed_ = Buffer<std::byte>(size + kPackedSlack);
+  std::memset(packed_.data(), 0xa5, size + kPackedSlack);
   const TensorView view{type, Shape{rows, columns}, stored_.span()};
   // In two parts, the second first, as threads might.
   const int64_t middle = std::min(rows, (rows / 2 + packing.row_group - 1) / packing.row_group * packing.row_group);
   packing.pack(view, middle, rows, packed_.data());
   packing.pack(view, 0, middle, packed_.data());
-  for (size_t i = size; i < size + 64; ++i)
+  for (size_t i = size; i < size + kPackedSlack; ++i)
     EXPECT_EQ(packed_[i], std::byte{0xa5}) << packing.name() << " packs past its end";
   weights_ = packed_.data();
 }

@@ -130,6 +130,13 @@ TEST(Ternary, EveryPackingIsExact) {
       check(random_case(random, 1 + static_cast<int64_t>(random.below(150)), columns, inputs));
 }
 
+// Rows end anywhere in a strip, and what lies behind its last block is not theirs.
+TEST(Ternary, EveryEndOfAStrip) {
+  Random random(fresh_seed());
+  for (int64_t columns = 1; columns <= 200; ++columns)
+    for (int64_t inputs : {1, 9}) check(random_case(random, 33, columns, inputs));
+}
+
 TEST(Ternary, ManyActivationRows) {
   Random random(fresh_seed());
   for (int64_t inputs : {8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 100, 192, 193, 257})
@@ -175,7 +182,7 @@ TEST(Ternary, ExtremeSumsDoNotWrap) {
 
 TEST(Ternary, UnpackedRowsAreTheCodes) {
   Random random(fresh_seed());
-  for (int64_t columns : {1, 12, 64, 100, 577}) {
+  for (int64_t columns : {1, 12, 13, 25, 37, 49, 61, 64, 73, 85, 96, 97, 100, 577}) {
     const Case c = random_case(random, 37, columns, 1);
     for (const Packing* packing : all_packings()) {
       Buffer<std::byte> packed(static_cast<size_t>(packing->packed_bytes(c.rows, columns) + kPackedSlack));

@@ -1,22 +1,30 @@
 #pragma once
 #include "kernels/avx512vnni/primitives.h"
+#include "kernels/ternary.h"
 
 namespace pare::kernels {
 namespace {
 
 /// Adds what permutes bytes across a whole register.
 struct Avx512VbmiInt8 : Avx512VnniInt8 {
-  /// 64 indices of 5 bits: 8 of them lie in 5 bytes, which go to a 64-bit lane; there each byte picks its 8 bits.
-  static PARE_INLINE Bytes t3_indices(const std::byte* p) {
-    alignas(64) static constexpr auto kSpread = [] {
-      struct {
-        uint8_t at[64];
-      } spread{};
-      for (int i = 0; i < 64; ++i) spread.at[i] = static_cast<uint8_t>(i / 8 * 5 + i % 8);
-      return spread;
-    }();
-    const __m512i lanes = _mm512_permutexvar_epi8(_mm512_load_si512(kSpread.at), _mm512_loadu_si512(p));
-    return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x231e19140f0a0500), lanes);
+  /// As t3_index, with anything above bit 4. Shifts of 16 bits bring bits of the next byte to where they do not count.
+  template <int kVector>
+  static PARE_INLINE Bytes t3_indices(const std::byte* strip) {
+    const auto block = [&](int i) __attribute__((always_inline)) { return load(strip + i * kBlockBytes); };
+    if constexpr (TernaryT3::kBlock[kVector] >= 0) {
+      return block(TernaryT3::kBlock[kVector]);
+    } else if constexpr (kVector == 7) {
+      const __m512i high = choose<0x0f>(_mm512_srli_epi16(block(1), 2), _mm512_srli_epi16(block(3), 1));
+      return choose<0x07>(_mm512_srli_epi16(block(4), 5), high);
+    } else {
+      const int low = TernaryT3::kBlock[kVector - 2], high = TernaryT3::kBlock[kVector - 1];
+      return choose<0x07>(_mm512_srli_epi16(block(low), 5), _mm512_srli_epi16(block(high), 3));
+    }
+  }
+  /// Of each byte the bits in kMask of `a`, the others of `b`.
+  template <int kMask>
+  static PARE_INLINE Bytes choose(__m512i a, __m512i b) {
+    return _mm512_ternarylogic_epi64(_mm512_set1_epi8(kMask), a, b, 0xca);
   }
   /// The table stands twice in the 64 bytes that an index of 6 bits reaches, so that bit 5 may be anything.
   template <int kStep>

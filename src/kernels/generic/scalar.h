@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/packing.h"
+#include "kernels/ternary.h"
 
 // Primitives of 16 lanes without vector instructions: the twin that every other instruction set is compared with.
 //
@@ -194,12 +195,9 @@ struct ScalarInt8 {
   static PARE_INLINE Bytes table(const Bytes& v) {
     return map([&](int i) { return kIq4Values[v.byte[i]]; });
   }
-  static PARE_INLINE Bytes t3_indices(const std::byte* p) {
-    return map([&](int i) {
-      const int byte = 5 * i / 8;
-      const int low = static_cast<uint8_t>(p[byte]), high = byte == 39 ? 0 : static_cast<uint8_t>(p[byte + 1]);
-      return (low | high << 8) >> 5 * i % 8 & 31;
-    });
+  template <int kVector>
+  static PARE_INLINE Bytes t3_indices(const std::byte* strip) {
+    return map([&](int i) { return t3_index(strip, kVector, i); });
   }
   template <int kStep>
   static PARE_INLINE Bytes t3_code(const Bytes& indices) {

@@ -9,10 +9,10 @@
 #include "kernels/ternary.h"
 
 // Products of ternary weights (see ternary.h). An engine E is that of block types (block_matmul.inl.h) with
-//   Bytes t3_indices(p): 64 indices of 5 bits at p (more bits may be set above them), and Bytes t3_code<step>(indices),
-//   where it takes that layout; Sum::restore(p), save(p): the 16 sums as they lie in memory, in the order of rows;
-//   kTernaryRowSums: see RowSums. Where that is more than 1, Sum::add takes any unsigned codes, and
-//   Sum::merge<kShift>(other) adds other / 2^kShift.
+//   Bytes t3_indices<vector>(strip): its indices of 5 bits (more bits may be set above them), and
+//   Bytes t3_code<step>(indices), where it takes that layout; Sum::restore(p), save(p): the 16 sums as they lie in
+//   memory, in the order of rows; kTernaryRowSums: see RowSums. Where that is more than 1, Sum::add takes any unsigned
+//   codes, and Sum::merge<kShift>(other) adds other / 2^kShift.
 //
 // Few activation rows: weights are unpacked in registers as they come from memory. Many: a panel of weight rows is
 // unpacked once, as bytes, into a near cache, and its products are summed up in memory from one panel of
@@ -21,14 +21,17 @@
 namespace pare::kernels {
 namespace {
 
-/// Codes of step kStep of a vector.
+/// Vectors of a strip, and the codes of their steps.
 template <class E, class Layout>
 struct Codes;
 
 template <class E>
 struct Codes<E, TernaryI2> {
   using Vector = typename E::Bytes;
-  static PARE_INLINE Vector load(const std::byte* p) { return E::load(p); }
+  template <int kVector>
+  static PARE_INLINE Vector load(const std::byte* strip) {
+    return E::load(strip + kVector * kBlockBytes);
+  }
   template <int kStep>
   static PARE_INLINE typename E::Bytes step(const Vector& v) {
     return E::template field<2 * kStep, 3>(v);
@@ -38,7 +41,10 @@ struct Codes<E, TernaryI2> {
 template <class E>
 struct Codes<E, TernaryT3> {
   using Vector = typename E::Bytes;
-  static PARE_INLINE Vector load(const std::byte* p) { return E::t3_indices(p); }
+  template <int kVector>
+  static PARE_INLINE Vector load(const std::byte* strip) {
+    return E::template t3_indices<kVector>(strip);
+  }
   template <int kStep>
   static PARE_INLINE typename E::Bytes step(const Vector& v) {
     return E::template t3_code<kStep>(v);
@@ -48,7 +54,10 @@ struct Codes<E, TernaryT3> {
 template <class E>
 struct Codes<E, TernaryBytes> {
   using Vector = typename E::Bytes;
-  static PARE_INLINE Vector load(const std::byte* p) { return E::load(p); }
+  template <int kVector>
+  static PARE_INLINE Vector load(const std::byte* strip) {
+    return E::load(strip + kVector * kBlockBytes);
+  }
   template <int kStep>
   static PARE_INLINE typename E::Bytes step(const Vector& v) {
     return v;
@@ -68,13 +77,13 @@ struct Codes<E, TernaryI2InPlace> : Codes<E, TernaryI2> {
 
 /// Sums of all of a strip's steps: at most 2 * 128 * 4 a step and lane.
 template <class E, class Layout>
-using TernarySum = typename E::template Sum<false, 2, Layout::kVectorSteps * Layout::kStripVectors>;
+using TernarySum = typename E::template Sum<false, 2, strip_steps<Layout>()>;
 
 /// Sums of a group for a single activation row: several in turn, so that one addition need not wait for another where
 /// weights are read as one stream, and so that codes in place are added to others like them.
 template <class E, class Layout>
 struct RowSums {
-  static constexpr int kSteps = Layout::kVectorSteps * Layout::kStripVectors;
+  static constexpr int kSteps = strip_steps<Layout>();
   static constexpr int kCount = E::kTernaryRowSums < kSteps ? E::kTernaryRowSums : kSteps;
   static constexpr bool kInPlace = std::is_same_v<Layout, TernaryI2InPlace>;
   static_assert(!kInPlace || kCount % Layout::kVectorSteps == 0);
@@ -121,13 +130,16 @@ PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const Tile
   using Step = Codes<E, Layout>;
   constexpr int kSteps = Layout::kVectorSteps;
   for (int64_t strip = 0; strip < strips; ++strip) {
-    ahead.template ask<static_cast<int>(strip_bytes<Layout>())>(strip * strip_bytes<Layout>());
     unrolled<Layout::kStripVectors>([&](auto vector) __attribute__((always_inline)) {
       constexpr int kVector = decltype(vector)::value;
+      // A block at a time: streams end within strips, and a core can wait for a dozen lines at once.
+      constexpr auto blocks_until = [](int v) { return v * Layout::kStripBlocks / Layout::kStripVectors; };
+      if constexpr (blocks_until(kVector) < blocks_until(kVector + 1))
+        ahead.template ask<kBlockBytes>(strip * strip_bytes<Layout>() + blocks_until(kVector) * kBlockBytes);
       typename Step::Vector v[G];
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g)
-        v[g] = Step::load(weights + g * stride + strip * strip_bytes<Layout>() + kVector * Layout::kVectorBytes);
+        v[g] = Step::template load<kVector>(weights + g * stride + strip * strip_bytes<Layout>());
       unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
         constexpr int kStep = kVector * kSteps + decltype(step)::value;
         const int8_t* x = input + strip * strip_columns<Layout>() + kStep * kStepColumns;
@@ -229,7 +241,7 @@ struct TernaryKernel {
 
   template <int G, int C>
   static void packed_tile(const MultiplyArgs& a, int64_t row, int64_t i, const TileAhead<G>& ahead) {
-    const int64_t strips = strips_of<Layout>(a.columns), stride = strips * strip_bytes<Layout>();
+    const int64_t strips = strips_of<Layout>(a.columns), stride = group_bytes<Layout>(a.columns);
     using Tile = TileSum<E, Layout, G, C>;
     typename Tile::Type sum[G][C];
 #pragma GCC unroll 8
@@ -254,7 +266,7 @@ struct TernaryKernel {
 
   template <int G, int C>
   static void packed_tiles(const MultiplyArgs& a) {
-    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    const int64_t stride = group_bytes<Layout>(a.columns);
     for_tiles<G, C>(a, a.row_begin, kInterleavedRows, stride,
                     [&](int64_t row, int64_t i, int count, const auto& ahead) {
                       packed_tile_of<std::decay_t<decltype(ahead)>::kCount, C>(count, a, row, i, ahead);
@@ -270,21 +282,24 @@ struct TernaryKernel {
   /// last of all with zeros. Memory is asked for as much from `next` on: what is unpacked next in this place.
   static PARE_INLINE void expand(const std::byte* group, int64_t k, int64_t count, int64_t begin, int64_t end,
                                  std::byte* panel, const std::byte* next) {
-    constexpr int kSteps = Layout::kVectorSteps, kColumns = kSteps * kStepColumns;
+    constexpr int kSteps = strip_steps<Layout>();
+    constexpr int64_t kColumns = strip_columns<Layout>(), kBytes = strip_bytes<Layout>();
     static_assert(Panels::kColumns % kColumns == 0);
-    const std::byte* from = group + k / kColumns * Layout::kVectorBytes;
-    // A vector may reach into the next strip.
-    const auto vectors_until = [](int64_t strip) {
-      return (strip * TernaryBytes::kStripVectors + kSteps - 1) / kSteps;
-    };
-    const int64_t all = (count + kColumns - 1) / kColumns;
-    const int64_t last = vectors_until(end) < all ? vectors_until(end) : all;
-    for (int64_t v = vectors_until(begin); v < last; ++v) {
-      __builtin_prefetch(next + v * Layout::kVectorBytes, 0, kSecondLevel);
-      const auto vector = Codes<E, Layout>::load(from + v * Layout::kVectorBytes);
-      unrolled<kSteps>([&](auto step) __attribute__((always_inline)) {
-        constexpr int kStep = decltype(step)::value;
-        E::store(panel + (v * kSteps + kStep) * kStepBytes, Codes<E, Layout>::template step<kStep>(vector));
+    const std::byte* from = group + k / kColumns * kBytes;
+    // A strip of the layout may reach into the panel's next.
+    const auto strips_until = [](int64_t strip) { return (strip * strip_steps<TernaryBytes>() + kSteps - 1) / kSteps; };
+    const int64_t all = strips_of<Layout>(count);
+    const int64_t last = strips_until(end) < all ? strips_until(end) : all;
+    for (int64_t s = strips_until(begin); s < last; ++s) {
+      ask_for(next + s * kBytes, kBytes);
+      unrolled<Layout::kStripVectors>([&](auto v) __attribute__((always_inline)) {
+        constexpr int kVector = decltype(v)::value;
+        const auto vector = Codes<E, Layout>::template load<kVector>(from + s * kBytes);
+        unrolled<Layout::kVectorSteps>([&](auto step) __attribute__((always_inline)) {
+          constexpr int kStep = decltype(step)::value;
+          E::store(panel + (s * kSteps + kVector * Layout::kVectorSteps + kStep) * kStepBytes,
+                   Codes<E, Layout>::template step<kStep>(vector));
+        });
       });
     }
     const int64_t filled = last * kSteps * kStepBytes, whole = end * strip_bytes<TernaryBytes>();
@@ -296,8 +311,8 @@ struct TernaryKernel {
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
     constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
-    // Unpacking whole vectors may write a little past the last strip.
-    constexpr int64_t kPanelBytes = Panels::kColumns * kInterleavedRows + 2 * Layout::kVectorSteps * kStepBytes;
+    // Unpacking whole strips may write past the last of the panel's.
+    constexpr int64_t kPanelBytes = (Panels::kColumns + strip_columns<Layout>()) * kInterleavedRows;
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
     auto* sums = reinterpret_cast<int32_t*>(panel + kPanelGroups * kPanelBytes);
     Panels::begin();
@@ -329,15 +344,15 @@ struct TernaryKernel {
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
-    constexpr int kColumns = Layout::kVectorSteps * kStepColumns;
-    const int64_t stride = strips_of<Layout>(a.columns) * strip_bytes<Layout>();
+    const int64_t stride = group_bytes<Layout>(a.columns);
     multiply_panels(
         a, [&](int64_t row, int groups, int64_t k, int64_t columns, int64_t begin, int64_t end, std::byte* panel,
                int64_t panel_stride) __attribute__((always_inline)) {
           for (int g = 0; g < groups; ++g) {
             const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
-            const std::byte* next = k + columns < a.columns ? group + (k + columns) / kColumns * Layout::kVectorBytes
-                                                            : group + kPanelGroups * stride;
+            const std::byte* next = k + columns < a.columns
+                                        ? group + (k + columns) / strip_columns<Layout>() * strip_bytes<Layout>()
+                                        : group + kPanelGroups * stride;
             expand(group, k, columns, begin, end, panel + g * panel_stride, next);
           }
         });
