@@ -351,6 +351,8 @@ void inspect(const InspectOptions& options, Common& common) {
     common.print_json(json);
     return;
   }
+  // Timed before anything is shown, as there may be no such kernel.
+  const std::string kernels = options.kernels ? kernels_text(checkpoint, common) : "";
   print_summary(checkpoint, common);
   if (options.metadata) print_metadata(checkpoint, common);
   if (options.tensors) {
@@ -358,7 +360,7 @@ void inspect(const InspectOptions& options, Common& common) {
   } else {
     print_groups(checkpoint, common);
   }
-  if (options.kernels) print_kernels(checkpoint, common);
+  common.print(kernels);
 }
 
 }  // namespace

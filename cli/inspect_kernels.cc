@@ -103,7 +103,7 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   return report;
 }
 
-void print_layouts(const KernelReport& report, Common& common) {
+std::string layouts_text(const KernelReport& report, Common& common) {
   const Style& style = common.style();
   Table table(2);
   table.column("columns").column("ternary layout", Table::Align::kLeft).column("Gweights/s").column("of fastest");
@@ -119,17 +119,18 @@ void print_layouts(const KernelReport& report, Common& common) {
                  layouts.remembered ? "remembered" : "measured now"});
     }
   }
-  common.print("\n{}", table.render(style));
   const std::string file = KernelChoice::cache_path().string();
-  common.print("  Decoding of one token with {}, all weights from memory; times are remembered in {}.\n",
-               plural(report.threads, "thread"),
-               file.empty() ? "no file, as neither HOME nor XDG_CACHE_HOME is set" : printable(file));
-  common.print("  A layout further down this machine's preferences is taken only if it is clearly faster (3%).\n");
+  return fmt::format(
+      "\n{}  Decoding of one token with {}, all weights from memory; times are remembered in {}.\n"
+      "  A layout further down this machine's preferences is taken only if it is clearly faster ({:.0f}%).\n",
+      table.render(style), plural(report.threads, "thread"),
+      file.empty() ? "no file, as neither HOME nor XDG_CACHE_HOME is set" : printable(file),
+      100 * (KernelChoice::kClearly - 1));
 }
 
 }  // namespace
 
-void print_kernels(const Checkpoint& checkpoint, Common& common) {
+std::string kernels_text(const Checkpoint& checkpoint, Common& common) {
   const KernelReport report = make_report(checkpoint, common);
   const Style& style = common.style();
   Table table(2);
@@ -142,8 +143,7 @@ void print_kernels(const Checkpoint& checkpoint, Common& common) {
                style.bold(group.kernel.name()), fmt::format("{:.3f}", group.bytes_a_weight()),
                human_bytes(group.count * group.bytes()), group.why, fmt::format("{}", fmt::join(group.others, ", "))});
   }
-  common.print("\n{}", table.render(style));
-  if (!report.layouts.empty()) print_layouts(report, common);
+  return fmt::format("\n{}{}", table.render(style), report.layouts.empty() ? "" : layouts_text(report, common));
 }
 
 Json kernels_json(const Checkpoint& checkpoint, Common& common) {

@@ -1,11 +1,13 @@
 #pragma once
+#include <string>
+
 #include "common.h"
 
 namespace pare::cli {
 
 /// Which kernels run a model's matrices here with --threads and --kernel, why, and which others could; ternary layouts
 /// are timed unless their times are remembered. Throws Error for a --kernel that does not run here, Interrupted.
-void print_kernels(const Checkpoint& checkpoint, Common& common);
+std::string kernels_text(const Checkpoint& checkpoint, Common& common);
 Json kernels_json(const Checkpoint& checkpoint, Common& common);
 
 }  // namespace pare::cli

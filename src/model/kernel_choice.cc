@@ -23,12 +23,20 @@ constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} <
 constexpr int kPasses = 5;
 // What the passes may take of a kernel so slow that nothing depends on more of them.
 constexpr double kEnoughSeconds = 0.5;
-constexpr double kClearly = 1.02;
 // Rows of matrices that share a prepared row of activations, about: its preparation counts, too.
 constexpr int64_t kRowsAnInput = 4096;
 // Columns that kernels are timed with where their number decides nothing.
 constexpr int64_t kAnyColumns = 4096;
 constexpr size_t kMaxCacheBytes = size_t{1} << 20;
+
+/// The program that this is, as far as its kernels' times go: another build's may be faster or slower.
+std::string program() {
+  const std::filesystem::path file = "/proc/self/exe";
+  std::error_code error;
+  const auto bytes = std::filesystem::file_size(file, error);
+  if (error) return "?";
+  return fmt::format("{}-{}", bytes, std::filesystem::last_write_time(file, error).time_since_epoch().count());
+}
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -124,7 +132,9 @@ Kernel KernelChoice::fastest(const std::vector<Kernel>& candidates, int64_t colu
 }
 
 std::string KernelChoice::key(int64_t columns) const {
-  return fmt::format("{}; {} threads; {} columns; {}M weights", cpu_name(), pool_.size(), columns, weights_ >> 20);
+  static const std::string build = program();
+  return fmt::format("{}; {} threads; {} columns; {}M weights; program {}", cpu_name(), pool_.size(), columns,
+                     weights_ >> 20, build);
 }
 
 const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candidates, int64_t columns) {

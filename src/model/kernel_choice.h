@@ -34,9 +34,12 @@ struct KernelTime {
 /// single rows read weights as one stream. All give the same bits; which is the fastest depends on the machine, on how
 /// many threads share its memory and on whether the weights fit its caches. So each is timed on weights like those to
 /// be packed, once for a length of rows, and the times are remembered in the user's cache folder (XDG_CACHE_HOME or
-/// ~/.cache, pare/kernels.json), by processor and number of threads.
+/// ~/.cache, pare/kernels.json), by processor, number of threads and program.
 class KernelChoice {
  public:
+  /// So many times as fast must a kernel be to be taken before one that the tables list first.
+  static constexpr double kClearly = 1.02;
+
   /// `forced`: the layout of ternary weights to take ("i2"); empty = the fastest. Throws Error naming those there are
   /// if it is none.
   KernelChoice(ThreadPool& pool, const std::string& forced);

@@ -30,8 +30,9 @@ def pare(*arguments, code=0):
 
 def refused(*arguments):
     """The one line that a command fails with."""
-    error = pare(*arguments, code=1).stderr.strip()
-    assert error.count("\n") == 0, error
+    done = pare(*arguments, code=1)
+    error = done.stderr.strip()
+    assert done.stdout == "" and error.count("\n") == 0, done
     return error
 
 
@@ -560,9 +561,9 @@ def test_story_ternary_greedy_text(tmp_path):
 # kernels
 
 
-def kernels_of(model, cache, *arguments):
+def kernels_of(model, cache, *arguments, program=PARE):
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    done = subprocess.run([PARE, "inspect", str(model), "--kernels", "--json", "--threads", "2", *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run([program, "inspect", str(model), "--kernels", "--json", "--threads", "2", *arguments], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done
     return json.loads(done.stdout)["kernels"]
 
@@ -595,6 +596,15 @@ def test_inspect_says_which_kernels_run_and_which_others_there_are(tmp_path):
         forced = [group for group in kernels_of(STORY, tmp_path, "--kernel", layout)["matrices"] if group["ternary"]]
         assert all(group["layout"] == layout and group["why"] == "forced by --kernel" for group in forced)
         assert [group["timed"] for group in forced] == [group["timed"] for group in second["matrices"] if group["ternary"]]
+
+
+def test_times_of_another_build_are_not_believed(tmp_path):
+    other = shutil.copy2(PARE, tmp_path / "other")
+    os.utime(other, ns=(0, os.stat(PARE).st_mtime_ns + 1))
+    kernels_of(STORY, tmp_path)
+    for program, remembered in ((other, False), (other, True), (PARE, True)):
+        matrices = kernels_of(STORY, tmp_path, program=program)["matrices"]
+        assert {time["remembered"] for group in matrices for time in group["timed"]} == {remembered}
 
 
 def test_inspect_shows_kernels_to_people(tmp_path):
