@@ -2,7 +2,8 @@
 #include "inspect_kernels.h"
 
 #include <algorithm>
-#include <map>
+#include <utility>
+#include <vector>
 
 #include "base/cpu.h"
 #include "format.h"
@@ -22,24 +23,18 @@ struct MatrixGroup {
   Kernel kernel;
   std::string why;
   std::vector<std::string> others;  // that run here, too
+  KernelChoice::Times times;        // of those that the choice was among, if it was measured
 
+  std::string type_name() const { return fmt::format("{}{}", info(type).name, ternary ? " (ternary)" : ""); }
   int64_t bytes() const { return kernel.packing->packed_bytes(shape.rows(), shape.columns()); }
   double bytes_a_weight() const {
     return static_cast<double>(bytes()) / static_cast<double>(std::max<int64_t>(1, shape.count()));
   }
 };
 
-/// Times of the layouts of ternary weights in rows of so many columns.
-struct LayoutTimes {
-  std::vector<KernelTime> times;  // the fastest first
-  Kernel chosen;
-  bool remembered = false;
-};
-
 struct KernelReport {
   int threads = 1;
   std::vector<MatrixGroup> matrices;
-  std::map<int64_t, LayoutTimes> layouts;  // by columns
 };
 
 std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
@@ -51,7 +46,7 @@ std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
       return g.shape == weight.shape && g.type == weight.type && g.ternary == ternary;
     });
     if (found == groups.end()) {
-      groups.push_back({weight.shape, weight.type, ternary, {}, 0, {}, {}, {}});
+      groups.push_back({weight.shape, weight.type, ternary, {}, 0, {}, {}, {}, {}});
       found = std::prev(groups.end());
     }
     const std::string kind = info(weight.id.kind).name;
@@ -67,6 +62,7 @@ void choose_by_table(MatrixGroup& group, KernelChoice& choice) {
   group.why = packing.in_place              ? "used in place in the file"
               : packing.multiply_one_stream ? "the best instruction set here, the faster way to read"
                                             : "the best instruction set here";
+  group.times = choice.times(packing);
   if (packing.multiply_one_stream) group.others.push_back(Kernel{&packing, !group.kernel.one_stream}.name());
   for (const kernels::KernelRow& row : kernels::kernel_table()) {
     const bool runs = row.source == group.type && (cpu_features() & row.required) == row.required;
@@ -76,7 +72,7 @@ void choose_by_table(MatrixGroup& group, KernelChoice& choice) {
 
 KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   ThreadPool pool(common.thread_count());
-  KernelReport report{pool.size(), group_matrices(checkpoint), {}};
+  KernelReport report{pool.size(), group_matrices(checkpoint)};
   KernelChoice by_speed(pool, {}), choice(pool, common.kernel);
   for (KernelChoice* each : {&by_speed, &choice}) each->expect(matrix_weights(checkpoint.config));
   common.stoppable_progress().start("timing kernels", "shapes", static_cast<int64_t>(report.matrices.size()));
@@ -88,14 +84,12 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
       continue;
     }
     const int64_t columns = group.shape.columns();
-    LayoutTimes& layouts = report.layouts[columns];
-    layouts.times = by_speed.times(columns);
-    layouts.remembered = by_speed.remembered(columns);
-    group.kernel = layouts.chosen = (common.kernel.empty() ? by_speed : choice).ternary(group.shape.rows(), columns);
-    group.why = !common.kernel.empty()      ? "forced by --kernel"
-                : layouts.times.size() == 1 ? "the only layout here"
-                                            : "the fastest measured";
-    for (const KernelTime& time : layouts.times) {
+    group.times = by_speed.times(columns);
+    group.kernel = (common.kernel.empty() ? by_speed : choice).ternary(group.shape.rows(), columns);
+    group.why = !common.kernel.empty()             ? "forced by --kernel"
+                : group.times.by_speed.size() == 1 ? "the only layout here"
+                                                   : "the fastest measured";
+    for (const KernelTime& time : group.times.by_speed) {
       if (time.kernel != group.kernel) group.others.push_back(time.kernel.name());
     }
   }
@@ -103,26 +97,34 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   return report;
 }
 
-std::string layouts_text(const KernelReport& report, Common& common) {
+/// What the choices were made by; empty if none was measured.
+std::string times_text(const KernelReport& report, Common& common) {
   const Style& style = common.style();
   Table table(2);
-  table.column("columns").column("ternary layout", Table::Align::kLeft).column("Gweights/s").column("of fastest");
+  table.column("weights", Table::Align::kLeft).column("columns").column("kernel", Table::Align::kLeft);
+  table.column("Gweights/s").column("of fastest");
   table.column("", Table::Align::kLeft).column("", Table::Align::kLeft).column("", Table::Align::kLeft);
-  for (const auto& [columns, layouts] : report.layouts) {
-    if (columns != report.layouts.begin()->first) table.rule();
-    const double fastest = layouts.times.front().weights_per_second;
-    for (const KernelTime& time : layouts.times) {
+  std::vector<std::pair<std::string, int64_t>> shown;
+  for (const MatrixGroup& group : report.matrices) {
+    if (group.times.by_speed.empty()) continue;
+    const std::pair what{group.ternary ? "ternary" : group.type_name(), group.times.columns};
+    if (std::find(shown.begin(), shown.end(), what) != shown.end()) continue;
+    if (!shown.empty()) table.rule();
+    shown.push_back(what);
+    const double fastest = group.times.by_speed.front().weights_per_second;
+    for (const KernelTime& time : group.times.by_speed) {
       const double share = time.weights_per_second / fastest;
-      table.row({std::to_string(columns), time.kernel.name(), three_digits(time.weights_per_second / 1e9),
-                 fmt::format("{:.0f}%", 100 * share), style.cyan(style.bar(share, 16)),
-                 time.kernel == layouts.chosen ? style.bold("chosen") : "",
-                 layouts.remembered ? "remembered" : "measured now"});
+      table.row({what.first, std::to_string(what.second), time.kernel.name(),
+                 three_digits(time.weights_per_second / 1e9), fmt::format("{:.0f}%", 100 * share),
+                 style.cyan(style.bar(share, 16)), time.kernel == group.kernel ? style.bold("chosen") : "",
+                 group.times.remembered ? "remembered" : "measured now"});
     }
   }
+  if (shown.empty()) return {};
   const std::string file = KernelChoice::cache_path().string();
   return fmt::format(
       "\n{}  Decoding of one token with {}, all weights from memory; times are remembered in {}.\n"
-      "  A layout further down this machine's preferences is taken only if it is clearly faster ({:.0f}%).\n",
+      "  One further down this machine's preferences is taken only if it is clearly faster ({:.0f}%).\n",
       table.render(style), plural(report.threads, "thread"),
       file.empty() ? "no file, as neither HOME nor XDG_CACHE_HOME is set" : printable(file),
       100 * (KernelChoice::kClearly - 1));
@@ -139,11 +141,10 @@ std::string kernels_text(const Checkpoint& checkpoint, Common& common) {
   table.column("in memory").column("because it is", Table::Align::kLeft).column("others here", Table::Align::kLeft);
   for (const MatrixGroup& group : report.matrices) {
     table.row({fmt::format("{}", fmt::join(group.kinds, ", ")), std::to_string(group.count), group.shape.to_string(),
-               group.ternary ? fmt::format("{} (ternary)", info(group.type).name) : info(group.type).name,
-               style.bold(group.kernel.name()), fmt::format("{:.3f}", group.bytes_a_weight()),
+               group.type_name(), style.bold(group.kernel.name()), fmt::format("{:.3f}", group.bytes_a_weight()),
                human_bytes(group.count * group.bytes()), group.why, fmt::format("{}", fmt::join(group.others, ", "))});
   }
-  return fmt::format("\n{}{}", table.render(style), report.layouts.empty() ? "" : layouts_text(report, common));
+  return fmt::format("\n{}{}", table.render(style), times_text(report, common));
 }
 
 Json kernels_json(const Checkpoint& checkpoint, Common& common) {
@@ -151,14 +152,13 @@ Json kernels_json(const Checkpoint& checkpoint, Common& common) {
   Json matrices = Json::array();
   for (const MatrixGroup& group : report.matrices) {
     Json timed = Json::array();
-    const auto layouts = report.layouts.find(group.shape.columns());
-    if (group.ternary && layouts != report.layouts.end()) {
-      for (const KernelTime& time : layouts->second.times) {
-        timed.push_back({{"kernel", time.kernel.name()},
-                         {"layout", time.kernel.packing->layout},
-                         {"weights_per_second", time.weights_per_second},
-                         {"remembered", layouts->second.remembered}});
-      }
+    for (const KernelTime& time : group.times.by_speed) {
+      const char* layout = time.kernel.packing->layout;
+      timed.push_back({{"kernel", time.kernel.name()},
+                       {"layout", layout ? Json(layout) : Json()},
+                       {"columns", group.times.columns},
+                       {"weights_per_second", time.weights_per_second},
+                       {"remembered", group.times.remembered}});
     }
     matrices.push_back({{"kinds", group.kinds},
                         {"count", group.count},

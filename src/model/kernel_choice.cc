@@ -116,6 +116,11 @@ Kernel KernelChoice::ternary(int64_t rows, int64_t columns) {
 
 Kernel KernelChoice::of(const kernels::Packing& packing) { return fastest(kernels_of({&packing}), kAnyColumns); }
 
+KernelChoice::Times KernelChoice::times(const kernels::Packing& packing) {
+  const auto candidates = kernels_of({&packing});
+  return candidates.size() > 1 ? times(candidates, kAnyColumns) : Times();
+}
+
 Kernel KernelChoice::fastest(const std::vector<Kernel>& candidates, int64_t columns) {
   if (candidates.size() == 1) return candidates.front();
   // In the order of the tables: a later one must be clearly faster, or noise would choose.
@@ -156,7 +161,7 @@ const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candid
     read = false;
   }
   sort_fastest_first(times);
-  return times_[at] = {std::move(times), read};
+  return times_[at] = {std::move(times), columns, read};
 }
 
 double KernelChoice::measure(const Kernel& kernel, int64_t columns) {

@@ -48,18 +48,19 @@ class KernelChoice {
   Kernel ternary(int64_t rows, int64_t columns);
   /// For weights that only one packing serves here.
   Kernel of(const kernels::Packing& packing);
-  /// Every layout of ternary weights timed for rows of so many columns, the fastest first.
-  std::vector<KernelTime> times(int64_t columns) { return times(candidates_, columns).by_speed; }
-  /// Whether those were read from the cache folder, not measured.
-  bool remembered(int64_t columns) { return times(candidates_, columns).remembered; }
+  struct Times {
+    std::vector<KernelTime> by_speed;  // the fastest first
+    int64_t columns = 0;               // of the rows that were timed
+    bool remembered = true;            // read from the cache folder, not measured
+  };
+  /// Every layout of ternary weights timed for rows of so many columns.
+  const Times& times(int64_t columns) { return times(candidates_, columns); }
+  /// Both ways in which a packing reads weights; of none if it has one only.
+  Times times(const kernels::Packing& packing);
   /// Where they are remembered; empty if the environment names no folder.
   static std::filesystem::path cache_path();
 
  private:
-  struct Times {
-    std::vector<KernelTime> by_speed;  // the fastest first
-    bool remembered = true;
-  };
   const Times& times(const std::vector<Kernel>& candidates, int64_t columns);
   Kernel fastest(const std::vector<Kernel>& candidates, int64_t columns);
   std::string key(int64_t columns) const;
