@@ -49,14 +49,17 @@ void put(TernaryT3, const Four (*steps)[kInterleavedRows], std::byte* to) {
 }
 
 uint8_t code_at(TernaryI2, const std::byte* strip, int64_t row, int64_t column) {
-  const std::byte four = strip[column / 16 * kBlockBytes + row * 4 + column % 4];
-  return static_cast<uint8_t>(static_cast<uint8_t>(four) >> column / 4 % 4 * 2 & 3);
+  const std::byte four =
+      strip[column / vector_columns<TernaryI2>() * kStepBytes + row * kStepColumns + column % kStepColumns];
+  const int64_t step = column / kStepColumns % TernaryI2::kVectorSteps;
+  return static_cast<uint8_t>(static_cast<uint8_t>(four) >> step * 2 & 3);
 }
 
 uint8_t code_at(TernaryT3, const std::byte* strip, int64_t row, int64_t column) {
-  const int index = t3_index(strip, static_cast<int>(column / 12), static_cast<int>(row * 4 + column % 4));
+  const int index = t3_index(strip, static_cast<int>(column / vector_columns<TernaryT3>()),
+                             static_cast<int>(row * kStepColumns + column % kStepColumns));
   constexpr int kPowers[] = {1, 3, 9};
-  return static_cast<uint8_t>(index / kPowers[column / 4 % 3] % 3);
+  return static_cast<uint8_t>(index / kPowers[column / kStepColumns % TernaryT3::kVectorSteps] % 3);
 }
 
 /// The scale of a block taken apart. Where it is 0, codes become 1, which is zero under any.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/matmul.h"
+#include "kernels/packing.h"
 #include "tensor/block_parts.h"
 
 // Ternary weights (-1, 0, 1) against activations of one int8 scale a token, as BitNet b1.58 defines a linear layer
@@ -51,7 +52,7 @@ float ternary_block_scale(const TensorView& from, int64_t first_row);
 std::vector<const Packing*> ternary_packings(CpuFeatures features);
 
 /// Layouts: 16 rows together as in packing.h, 4 columns of each a step. A vector is 64 bytes in a register and holds a
-/// few steps; vectors lie in blocks of 64 bytes, a strip of them at a time.
+/// few steps; vectors lie in blocks of as many bytes, a strip of them at a time.
 ///
 /// i2: step s of 4 in bits 2 s of each byte: 2 bits a weight.
 struct TernaryI2 {
@@ -68,12 +69,11 @@ struct TernaryT3 {
 struct TernaryBytes {
   static constexpr int kVectorSteps = 1, kStripVectors = 16, kStripBlocks = 16;
 };
-inline constexpr int kBlockBytes = 64;
 
 /// Index `at` of 64 of a vector of a strip of t3: its low bits lie in one block's bits 5 and on, its high in another's.
 inline int t3_index(const std::byte* strip, int vector, int at) {
   const auto bits = [&](int block, int first, int count) {
-    return static_cast<uint8_t>(strip[block * kBlockBytes + at]) >> first & ((1 << count) - 1);
+    return static_cast<uint8_t>(strip[block * kStepBytes + at]) >> first & ((1 << count) - 1);
   };
   switch (vector) {
     case 2:
@@ -87,18 +87,23 @@ inline int t3_index(const std::byte* strip, int vector, int at) {
   }
 }
 
-/// Steps and columns that a strip of a layout holds: activations are filled up to whole strips.
+/// Columns that a vector of a layout holds, and steps and columns that a strip does: activations are filled up to whole
+/// strips.
+template <class Layout>
+constexpr int64_t vector_columns() {
+  return Layout::kVectorSteps * kStepColumns;
+}
 template <class Layout>
 constexpr int strip_steps() {
   return Layout::kVectorSteps * Layout::kStripVectors;
 }
 template <class Layout>
 constexpr int64_t strip_columns() {
-  return strip_steps<Layout>() * 4;
+  return strip_steps<Layout>() * kStepColumns;
 }
 template <class Layout>
 constexpr int64_t strip_bytes() {
-  return Layout::kStripBlocks * kBlockBytes;
+  return Layout::kStripBlocks * kStepBytes;
 }
 template <class Layout>
 constexpr int64_t strips_of(int64_t columns) {
@@ -108,8 +113,8 @@ constexpr int64_t strips_of(int64_t columns) {
 /// of 0, and at the end of a matrix lies in kPackedSlack.
 template <class Layout>
 constexpr int64_t group_bytes(int64_t columns) {
-  const int64_t vector_columns = Layout::kVectorSteps * 4, vectors = (columns + vector_columns - 1) / vector_columns;
-  return (vectors * Layout::kStripBlocks + Layout::kStripVectors - 1) / Layout::kStripVectors * kBlockBytes;
+  const int64_t vectors = (columns + vector_columns<Layout>() - 1) / vector_columns<Layout>();
+  return (vectors * Layout::kStripBlocks + Layout::kStripVectors - 1) / Layout::kStripVectors * kStepBytes;
 }
 
 template <class Layout>

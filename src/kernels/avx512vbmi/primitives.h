@@ -10,7 +10,7 @@ struct Avx512VbmiInt8 : Avx512VnniInt8 {
   /// As t3_index, with anything above bit 4. Shifts of 16 bits bring bits of the next byte to where they do not count.
   template <int kVector>
   static PARE_INLINE Bytes t3_indices(const std::byte* strip) {
-    const auto block = [&](int i) __attribute__((always_inline)) { return load(strip + i * kBlockBytes); };
+    const auto block = [&](int i) __attribute__((always_inline)) { return load(strip + i * kStepBytes); };
     if constexpr (TernaryT3::kBlock[kVector] >= 0) {
       return block(TernaryT3::kBlock[kVector]);
     } else if constexpr (kVector == 7) {

@@ -30,7 +30,7 @@ struct Codes<E, TernaryI2> {
   using Vector = typename E::Bytes;
   template <int kVector>
   static PARE_INLINE Vector load(const std::byte* strip) {
-    return E::load(strip + kVector * kBlockBytes);
+    return E::load(strip + kVector * kStepBytes);
   }
   template <int kStep>
   static PARE_INLINE typename E::Bytes step(const Vector& v) {
@@ -56,7 +56,7 @@ struct Codes<E, TernaryBytes> {
   using Vector = typename E::Bytes;
   template <int kVector>
   static PARE_INLINE Vector load(const std::byte* strip) {
-    return E::load(strip + kVector * kBlockBytes);
+    return E::load(strip + kVector * kStepBytes);
   }
   template <int kStep>
   static PARE_INLINE typename E::Bytes step(const Vector& v) {
@@ -135,7 +135,7 @@ PARE_INLINE void add_strips(const std::byte* weights, int64_t stride, const Tile
       // A block at a time: streams end within strips, and a core can wait for a dozen lines at once.
       constexpr auto blocks_until = [](int v) { return v * Layout::kStripBlocks / Layout::kStripVectors; };
       if constexpr (blocks_until(kVector) < blocks_until(kVector + 1))
-        ahead.template ask<kBlockBytes>(strip * strip_bytes<Layout>() + blocks_until(kVector) * kBlockBytes);
+        ahead.template ask<kStepBytes>(strip * strip_bytes<Layout>() + blocks_until(kVector) * kStepBytes);
       typename Step::Vector v[G];
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g)
