@@ -374,9 +374,10 @@ void add_inspect_command(CLI::App& app, Common& common) {
   add_model_argument(command, options->model, common);
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--metadata", options->metadata, "List the metadata of the file (GGUF keys or config.json)");
-  command->add_flag("--kernels", options->kernels,
-                    "Show which kernels run its matrices on this machine, how fast ternary ones are, and which others "
-                    "there are");
+  command->add_flag(
+      "--kernels", options->kernels,
+      "Show which kernels run its matrices on this machine, which others there are, and how fast those are "
+      "that a measurement chose among");
   add_kernel_option(command, common);
   on_run(command, [options, &common] { inspect(*options, common); });
 }
