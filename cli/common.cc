@@ -1,5 +1,6 @@
 #include "common.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -272,8 +273,9 @@ std::string read_stdin(Common& common, size_t max_bytes) {
   char chunk[1 << 16];
   while (true) {
     throw_if_cancelled(common.cancel());
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (::poll(&input, 1, -1) < 0 && errno == EINTR) continue;  // a signal ends this wait, where reads go on
     const ssize_t got = ::read(STDIN_FILENO, chunk, sizeof chunk);
-    if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("standard input: cannot read: {}", std::strerror(errno));
     if (got == 0) return text;
     if (text.size() + static_cast<size_t>(got) > max_bytes) {
@@ -291,10 +293,11 @@ int64_t available_memory() {
 }
 
 void handle_signals() {
-  // One chance to stop cleanly: the handler is gone after the first signal. Without SA_RESTART a blocked read returns.
+  // One chance to stop cleanly: the handler is gone after the first signal. With SA_RESTART what is being written then
+  // is written whole.
   struct sigaction stop {};
   stop.sa_handler = on_signal;
-  stop.sa_flags = static_cast<int>(SA_RESETHAND);
+  stop.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
   sigemptyset(&stop.sa_mask);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction now {};

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, exit codes, one-line errors, streaming, Ctrl-C, JSON, completion."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 import time
 
 import gguf
@@ -377,6 +379,27 @@ def test_interrupted_json_is_whole():
     if out:  # the model may still have been loading
         assert json.loads(out)["reason"] == "cancelled"
     assert process.returncode == 130 and errors == b""
+
+
+def test_interrupted_while_it_writes_or_reads():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen([PARE, "run", STORIES, "--ignore-eos", "-n", "0", "--ctx", "100000"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    deadline = time.monotonic() + 60
+    while struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0] < 4096 - 64 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)  # now it waits for somebody to read
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    with os.fdopen(reading, "rb") as pipe:
+        assert len(pipe.read()) >= 4096 - 64
+    assert process.wait(60) == 130 and b"interrupted" in process.stderr.read().splitlines()[-1]
+
+    process = subprocess.Popen([PARE, "tokenize", STORIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and process.stdout.read() == b""
 
 
 def on_terminal(*args, rows=40, columns=90, interrupt_after=None, **environment):
