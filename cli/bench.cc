@@ -213,7 +213,9 @@ SpeedReport measure(const Subject& subject, int threads, const BenchOptions& opt
                                         : Model::random(subject.config, subject.type, pool, 1,
                                                         {subject.head, subject.kernel, &progress});
   model->set_attention_threshold(common.attention_threshold);
-  return measure_speed(*model, options.speed, progress, common.cancel(), peak_memory);
+  SpeedOptions speed = options.speed;
+  speed.ceiling_bytes = std::clamp(available_memory() / 4, speed.kUsualCeilingBytes, speed.kMostCeilingBytes);
+  return measure_speed(*model, speed, progress, common.cancel(), peak_memory);
 }
 
 namespace {

@@ -54,8 +54,9 @@ constexpr int kCountBits = 24;
 constexpr int64_t kMostRanges = int64_t{1} << (kCountBits - 1);
 // Of another's share a worker takes so many times less than of its own.
 constexpr int64_t kOthersLess = 2;
-// A worker that waits asks for what it will read next, at most this far: more would drive out what it works with.
-constexpr int64_t kWaitingRead = 32768;
+// A worker that waits asks for what it will read next, at most this far: more would drive out of its second-level cache
+// what it works with.
+constexpr int64_t kWaitingRead = 131072;
 
 /// A count that belongs to the loop of a number, beside that number's low 40 bits.
 constexpr uint64_t count_of(uint64_t number, int64_t count) {
@@ -246,8 +247,9 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
   if (state.error) std::rethrow_exception(state.error);
 }
 
-void ThreadPool::ask_while_waiting(int worker, Lines writes, const std::byte* reads) {
-  state_->ahead[static_cast<size_t>(worker)] = {writes, reads, reads ? kWaitingRead : 0};
+void ThreadPool::ask_while_waiting(int worker, Lines writes, std::span<const std::byte> reads) {
+  state_->ahead[static_cast<size_t>(worker)] = {writes, reads.data(),
+                                                std::min(static_cast<int64_t>(reads.size()), kWaitingRead)};
 }
 
 }  // namespace pare

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "base/function_ref.h"
 
@@ -35,12 +36,13 @@ class ThreadPool {
   /// Small pieces: all end at about the same time, though one thread may be several times as fast as another (which
   /// shares its core with somebody).
   static constexpr int64_t kEvenPart = 8;
-  /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed.
-  static constexpr int64_t kStreamPart = 2;
+  /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed. Not half of all
+  /// at once: a thread may be less than half as fast as the others.
+  static constexpr int64_t kStreamPart = 3;
 
   /// For a body: what its worker will write next, and what it will read. While it waits for the end of this loop or the
-  /// beginning of another it asks for those, so that waiting does not stop the flow from memory. `reads` may be null.
-  void ask_while_waiting(int worker, Lines writes, const std::byte* reads);
+  /// beginning of another it asks for those, so that waiting does not stop the flow from memory.
+  void ask_while_waiting(int worker, Lines writes, std::span<const std::byte> reads);
   /// Where the share of `worker` among `size` workers begins in `ranges` ranges of a loop.
   static int64_t share_begin(int64_t ranges, int worker, int size) { return ranges * worker / size; }
 

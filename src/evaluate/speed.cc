@@ -13,9 +13,6 @@
 namespace pare {
 namespace {
 
-// Beyond every cache a larger buffer reads no slower, and a ceiling must not need the model's memory twice.
-constexpr int64_t kLargestWorkingSet = int64_t{1} << 30;
-
 // Between runs the ceilings read memory of their own. Their fastest pattern finds it in what of the caches is left to
 // it, and so must decoding: these tokens do not count.
 constexpr int64_t kWarmTokens = 8;
@@ -250,7 +247,7 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   for (const auto& result : report.results) {
     if (result.decode) largest = result.weight_bytes + result.kv_bytes;
   }
-  report.ceilings.working_set = std::min(static_cast<int64_t>(largest), kLargestWorkingSet);
+  report.ceilings.working_set = std::min(static_cast<int64_t>(largest), options_.ceiling_bytes);
 
   const auto steps = static_cast<int64_t>(report.results.size() + 1) * (options_.runs + 1);  // the 1: ceilings
   int64_t done = 0;
@@ -308,7 +305,7 @@ int64_t speed_memory(const ModelConfig& config, int64_t weight_bytes, const Spee
   const int64_t prompt = longest_prompt(options);
   const auto tokens = static_cast<double>(prompt + options.context + options.generated);
   const auto rows = static_cast<double>(std::clamp<int64_t>(prompt, 1, kMaxChunkRows));
-  const auto read = static_cast<double>(std::min(weight_bytes, kLargestWorkingSet));
+  const auto read = static_cast<double>(std::min(weight_bytes, options.ceiling_bytes));
   return static_cast<int64_t>(kv * tokens + widest * rows * sizeof(float) + read);
 }
 

@@ -14,6 +14,10 @@ struct SpeedOptions {
   int64_t generated = 64;                     // tokens of a decode run, 0 = none
   int64_t context = 0;                        // tokens in the cache before decode begins
   int runs = 5;
+  /// Bytes that the memory ceiling is measured with, at most. From several times the last-level cache on more of them
+  /// read no slower, but there are caches of hundreds of megabytes.
+  int64_t ceiling_bytes = kUsualCeilingBytes;
+  static constexpr int64_t kUsualCeilingBytes = int64_t{1} << 30, kMostCeilingBytes = int64_t{4} << 30;
   DType kv = DType::kF16;
   /// Makes decoding leave out this share of values: an attention threshold is sought that does so on the random
   /// context.

@@ -26,6 +26,8 @@ const Int8Loops& int8_loops(CpuFeatures features) {
 }
 
 constexpr int kParts = 8;  // a thread, so that a slow one does not hold up the rest
+// Bytes of a pass at most: longer ones are no more exact.
+constexpr int64_t kPassBytes = int64_t{1} << 30;
 
 /// Operations a second of `loop` on every thread at once: the best of three, each long enough to let the clock settle.
 double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operations) {
@@ -77,13 +79,16 @@ ReadCeiling::ReadCeiling(ThreadPool& pool, size_t bytes)
 
 void ReadCeiling::sample() {
   const FloatLoops& loops = float_loops(cpu_features());
-  const int64_t parts = int64_t{kParts} * pool_.size(),
-                part = static_cast<int64_t>(memory_.size()) / parts / 4096 * 4096;
+  const auto size = static_cast<int64_t>(memory_.size());
+  const int64_t parts = int64_t{kParts} * pool_.size(), part = std::min(size, kPassBytes) / parts / 4096 * 4096;
   for (size_t p = 0; p < kPatterns.size(); ++p) {
+    if (next_ + part * parts > size) next_ = 0;
+    const std::byte* from = memory_.data() + next_;
+    next_ += part * parts;
     const double start = seconds();
     pool_.parallel_for(parts, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        volatile float sink = loops.read(memory_.data() + i * part, part, kPatterns[p].streams, kPatterns[p].ahead);
+        volatile float sink = loops.read(from + i * part, part, kPatterns[p].streams, kPatterns[p].ahead);
         (void)sink;
       }
     });

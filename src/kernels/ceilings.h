@@ -18,7 +18,7 @@ class ReadCeiling {
  public:
   /// `bytes` of memory; to measure memory and not caches, several times the last-level cache that one core may use.
   ReadCeiling(ThreadPool& pool, size_t bytes);
-  /// Reads the memory once in each pattern: 20 passes.
+  /// Reads the memory once in each of 20 patterns, or of a large one as much as takes no longer, where the last ended.
   void sample();
   /// Bytes a second of the best pattern by the median of its samples: comparable with the median of what ran between
   /// them. At least one sample() must have been taken.
@@ -27,6 +27,7 @@ class ReadCeiling {
  private:
   ThreadPool& pool_;
   Buffer<std::byte> memory_;
+  int64_t next_ = 0;                        // where reading goes on
   std::vector<std::vector<double>> rates_;  // [patterns][samples]
 };
 

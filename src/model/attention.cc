@@ -11,8 +11,15 @@ namespace {
 
 // Tasks a thread gets of attention before contexts are cut into spans: enough that threads end at about the same time.
 constexpr int64_t kTasksPerThread = 8;
+// Storing a row's keys and values costs as much as touching so many times as many values.
+constexpr int64_t kStoringWork = 8;
 // Keys of so many neighbouring tokens lie in the same cache lines of a page, so one thread stores them.
 constexpr int64_t kStoredTogether = 16;
+
+/// Tokens that are scored: those of whole pages.
+constexpr int64_t whole_pages(int64_t tokens) {
+  return (tokens + kernels::kKvPageTokens - 1) / kernels::kKvPageTokens * kernels::kKvPageTokens;
+}
 
 }  // namespace
 
@@ -33,7 +40,7 @@ void Model::rotate_and_store(int index, const Chunk& chunk, KvCache& cache, int6
   cache.store(sequence, index, kv_head, slot, k, w.value.data() + at * config.head_dim);
 }
 
-/// What the tasks of one layer have in common. A task is a tile of rows and a group of heads.
+/// What the tasks of one layer have in common. A task is a tile of rows and a part of a group of heads.
 struct Model::AttentionRun {
   int index;
   const AttentionConfig& config;
@@ -42,6 +49,7 @@ struct Model::AttentionRun {
   KvCache& cache;
   int64_t tiles = 0, tasks = 0;
   int64_t spans = 0;    // of the longest sequence
+  int parts = 1;        // of a group
   int64_t scratch = 0;  // floats of a task
   int64_t work = 0;     // values touched
   bool split = false;   // spans are tasks of their own
@@ -50,10 +58,20 @@ struct Model::AttentionRun {
   // Later tiles see more tokens: the last is followed by the first, then the second last and the second, so that any
   // few neighbours are about as much work as any others.
   int64_t tile_of(int64_t task) const {
-    const int64_t at = task / config.group_count();
+    const int64_t at = task / (config.group_count() * parts);
     return at % 2 == 0 ? tiles - 1 - at / 2 : at / 2;
   }
-  HeadGroup group_of(int64_t task) const { return config.group(static_cast<int>(task % config.group_count())); }
+  HeadGroup group_of(int64_t task) const {
+    const auto at = static_cast<int>(task % (config.group_count() * parts));
+    HeadGroup group = config.group(at / parts);
+    group.count /= parts;
+    group.first += at % parts * group.count;
+    return group;
+  }
+  /// Parts each of the groups' outputs is cut into where they would be fewer tasks than threads.
+  void cut_groups(int outputs, int threads) {
+    while (tasks * 2 <= threads && outputs % (parts * 2) == 0) tasks *= 2, parts *= 2;
+  }
   int sequence_of(int64_t task) const {
     return chunk.batch.sequence[static_cast<size_t>(chunk.tiles[static_cast<size_t>(tile_of(task))].first)];
   }
@@ -249,14 +267,16 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   int64_t longest = 0;
   for (const Chunk::Tile& tile : chunk.tiles) {
     const int64_t length = cache.length(chunk.batch.sequence[static_cast<size_t>(tile.first)], index);
-    run.work += tile.count * q_width * length;
+    run.work += tile.count * q_width * whole_pages(length);
     longest = std::max(longest, length);
   }
   run.spans = kernels::kv_spans(longest);
+  run.cut_groups(group.count, pool_.size());
   run.split = run.spans > 1 && run.tasks < pool_.size() * kTasksPerThread;
   // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other; but means
   // of pages are made before any head begins.
-  run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
+  run.alone =
+      !run.split && run.parts == 1 && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
   if (!run.alone) {
     std::vector<int64_t> starts;  // rows whose keys begin a group that is stored together
     for (const Chunk::Run& r : chunk.runs) {
@@ -267,7 +287,8 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
     }
     const auto groups = static_cast<int64_t>(starts.size());
     starts.push_back(rows);
-    for_tasks(pool_, config.kv_heads * groups, rows * (q_width + 2 * kv_width), [&](int64_t begin, int64_t end, int) {
+    const int64_t work = rows * (q_width + 2 * kv_width) * kStoringWork;
+    for_tasks(pool_, config.kv_heads * groups, work, [&](int64_t begin, int64_t end, int) {
       for (int64_t task = begin; task < end; ++task) {
         const auto group_at = static_cast<size_t>(task % groups);
         for (int64_t i = starts[group_at]; i < starts[group_at + 1]; ++i) {

@@ -11,7 +11,8 @@ namespace {
 // Waking the pool costs about as much as touching this many values.
 constexpr int64_t kParallelWork = 16384;
 // Pieces a thread's share of a product is cut into, at most: fine enough that all threads end at about the same time.
-constexpr int64_t kSlicesPerThread = 32;
+// The last of the pieces that a thread takes are single ones.
+constexpr int64_t kSlicesPerThread = 256;
 // Multiply-adds of a slice, at least: less than that takes no longer than handing it out.
 constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
@@ -167,6 +168,16 @@ class Dealing {
     });
     return found;
   }
+  /// The weights that a worker's share begins with, as far as they lie in one piece.
+  std::span<const std::byte> share_begins_with(int worker) const {
+    std::span<const std::byte> found;
+    if (share(worker) == share(worker + 1)) return found;
+    each(share(worker), share(worker + 1), [&](const Rows& rows) {
+      const PackedWeight& weight = *group_.linears[rows.linear].weight;
+      if (found.empty()) found = {address(rows), weight.data + weight.packing().packed_bytes(rows.end, weight.columns)};
+    });
+    return found;
+  }
   const std::byte* address(const Rows& rows) const {
     const PackedWeight& weight = *group_.linears[rows.linear].weight;
     return weight.data + weight.packing().packed_bytes(rows.begin, weight.columns);
@@ -222,7 +233,9 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or
         // what its share of the next group begins with.
         const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
-        const std::byte* after = more ? dealing.start(end) : next ? next->start(next->share(worker)) : nullptr;
+        const std::span<const std::byte> later =
+            more || !next ? std::span<const std::byte>() : next->share_begins_with(worker);
+        const std::byte* after = more ? dealing.start(end) : later.data();
         std::optional<Dealing::Rows> piece;
         dealing.each(begin, end, [&](const Dealing::Rows& rows) {
           if (piece) compute(*piece, dealing.address(rows), expected);
@@ -231,7 +244,7 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         compute(*piece, after, expected);
         if (finish) finish(piece->begin, piece->end);
         mine.writes.ask(kLinesAPiece);
-        if (!more) pool_.ask_while_waiting(worker, mine.writes, after);
+        if (!more) pool_.ask_while_waiting(worker, mine.writes, later);
       },
       dealing.in_panels() ? ThreadPool::kEvenPart : ThreadPool::kStreamPart);
 }

@@ -97,13 +97,25 @@ TEST(Model, ContextsSharedByThreadsGiveTheSame) {
   config.vocabulary = 20;
   config.layers.resize(1);
   config.layers[0].mlp.reset();
+  AttentionConfig& attention = *config.layers[0].attention;
+  attention.heads = 8;
+  // Heads that share keys are fewer than threads for a single row, so threads share those, too.
   ThreadPool one(1), five(5);
-  const auto alone = Model::random(config, DType::kF32, one, 5), shared = Model::random(config, DType::kF32, five, 5);
   const auto ids = some_tokens(kernels::kKvSpanTokens + 40, 7, config.vocabulary);
-  for (DType kv : kernels::kv_types()) {
+  const auto same = [&](DType kv) {
+    const auto alone = Model::random(config, DType::kF32, one, 5), shared = Model::random(config, DType::kF32, five, 5);
     const auto expected = all_logits(*alone, ids, static_cast<int64_t>(ids.size()), kv);
     EXPECT_EQ(all_logits(*shared, ids, 1, kv), expected);
     EXPECT_EQ(all_logits(*shared, ids, 7, kv), expected);
+  };
+  for (DType kv : kernels::kv_types()) same(kv);
+  attention.kind = AttentionKind::kDifferential;
+  for (const auto& [pairing, kv_pairs] :
+       {std::pair(HeadPairing::kNeighbours, false), {HeadPairing::kNeighbours, true}, {HeadPairing::kHalves, true}}) {
+    SCOPED_TRACE(testing::Message() << "KV pairs: " << kv_pairs << ", halves: " << (pairing == HeadPairing::kHalves));
+    attention.differential.kv_pairs = kv_pairs;
+    attention.differential.pairing = pairing;
+    same(DType::kF16);
   }
 }
 

@@ -352,7 +352,9 @@ void merge_span(const AttendArgs& a, int64_t span, int64_t from) {
 inline void divide_outputs(const AttendArgs& a) {
   for (int64_t q = 0; q < a.query_count; ++q) {
     const State state = state_of(a, 0, q);
-    for (int d = 0; d < a.value_dim; ++d) a.outputs[q][d] = state.output[d] / *state.sum;
+    const float sum = *state.sum;
+    float* __restrict to = a.outputs[q];
+    for (int d = 0; d < a.value_dim; ++d) to[d] = state.output[d] / sum;
   }
 }
 
