@@ -104,7 +104,7 @@ void multiply(ThreadPool& pool, const Weights& w, int64_t copy, const Inputs& x,
         w.packing.multiply({w.data.data() + copy * w.bytes, w.rows, w.columns, x.data.data(), x.stride, input_rows,
                             output, w.rows, begin * w.packing.row_group, std::min(w.rows, end * w.packing.row_group)});
       },
-      input_rows == 1 ? ThreadPool::kStreamPart : ThreadPool::kEvenPart);
+      input_rows == 1 ? pool.stream_part() : ThreadPool::kEvenPart);
 }
 
 /// One activation row against weights that come from memory, or from the second-level cache: what unpacking allows.

@@ -36,9 +36,9 @@ class ThreadPool {
   /// Small pieces: all end at about the same time, though one thread may be several times as fast as another (which
   /// shares its core with somebody).
   static constexpr int64_t kEvenPart = 8;
-  /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed. Not half of all
-  /// at once: a thread may be less than half as fast as the others.
-  static constexpr int64_t kStreamPart = 3;
+  /// Large pieces first, for bodies that read memory once from end to end: it flows best undisturbed. Half of a share
+  /// at once would hold up many others where one thread is less than half as fast.
+  int64_t stream_part() const { return size() > 2 ? 3 : 2; }
 
   /// For a body: what its worker will write next, and what it will read. While it waits for the end of this loop or the
   /// beginning of another it asks for those, so that waiting does not stop the flow from memory.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -13,6 +14,8 @@ namespace {
 constexpr int64_t kTasksPerThread = 8;
 // Storing a row's keys and values costs as much as touching so many times as many values.
 constexpr int64_t kStoringWork = 8;
+// How often a task looks whether another has stored what both read, before it gives its core away.
+constexpr int64_t kStoreSpins = 10000;
 // Keys of so many neighbouring tokens lie in the same cache lines of a page, so one thread stores them.
 constexpr int64_t kStoredTogether = 16;
 
@@ -23,18 +26,25 @@ constexpr int64_t whole_pages(int64_t tokens) {
 
 }  // namespace
 
-/// One KV head of one row, and the queries that read it.
-void Model::rotate_and_store(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
+/// Query heads [first, first + count) of one row.
+void Model::rotate_queries(int index, int64_t row, int first, int count) {
   static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
-  const int group = config.heads / config.kv_heads;
+  const int64_t half = config.rope.dims / 2;
+  math.rope(w.query.data() + (row * config.heads + first) * config.head_dim, count, config.head_dim, config.rope.dims,
+            w.cos.data() + row * half, w.sin.data() + row * half, config.rope.layout);
+}
+
+/// One KV head of one row: its key, rotated, and its value.
+void Model::store(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
+  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  Workspace& w = *work_;
   const int64_t half = config.rope.dims / 2, at = row * config.kv_heads + kv_head;
-  const float *cos = w.cos.data() + row * half, *sin = w.sin.data() + row * half;
   float* k = w.key.data() + at * config.head_dim;
-  math.rope(w.query.data() + at * group * config.head_dim, group, config.head_dim, config.rope.dims, cos, sin,
+  math.rope(k, 1, config.head_dim, config.rope.dims, w.cos.data() + row * half, w.sin.data() + row * half,
             config.rope.layout);
-  math.rope(k, 1, config.head_dim, config.rope.dims, cos, sin, config.rope.layout);
   const int sequence = chunk.batch.sequence[static_cast<size_t>(row)];
   const int64_t slot = cache.length(sequence, index) - chunk.rows_after(row) - 1;
   cache.store(sequence, index, kv_head, slot, k, w.value.data() + at * config.head_dim);
@@ -53,7 +63,7 @@ struct Model::AttentionRun {
   int64_t scratch = 0;  // floats of a task
   int64_t work = 0;     // values touched
   bool split = false;   // spans are tasks of their own
-  bool alone = false;   // each row is alone in its sequence, so that tasks store their own keys
+  bool alone = false;   // each row is alone in its sequence, so that tasks store their own keys and values
 
   // Later tiles see more tokens: the last is followed by the first, then the second last and the second, so that any
   // few neighbours are about as much work as any others.
@@ -76,6 +86,32 @@ struct Model::AttentionRun {
     return chunk.batch.sequence[static_cast<size_t>(chunk.tiles[static_cast<size_t>(tile_of(task))].first)];
   }
 };
+
+/// Where each row is alone in its sequence: rotates a task's queries and sees to it that the key and value of their row
+/// are stored, once for all tasks that read them: by the first to come.
+void Model::prepare_own(const AttentionRun& run, int64_t task) {
+  if (!run.alone) return;
+  Workspace& w = *work_;
+  const AttentionConfig& config = run.config;
+  const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first, begun = 2 * w.round;
+  const HeadGroup group = run.group_of(task);
+  const auto state_of = [&](int part) -> std::atomic<int64_t>& {
+    return w.stored[static_cast<size_t>(row * config.kv_heads + group.key_heads[part])];
+  };
+  for (int part = 0; part < group.value_parts; ++part) {
+    std::atomic<int64_t>& state = state_of(part);
+    int64_t seen = state.load(std::memory_order_relaxed);
+    if (seen >= begun || !state.compare_exchange_strong(seen, begun, std::memory_order_relaxed)) continue;
+    store(run.index, run.chunk, run.cache, row, group.key_heads[part]);
+    state.store(begun + 1, std::memory_order_release);
+  }
+  for (int output = group.first; output < group.first + group.count; ++output)
+    for (int map = 0; map < group.maps; ++map)
+      rotate_queries(run.index, row, output * group.output_stride + map * group.map_stride, 1);
+  for (int part = 0; part < group.value_parts; ++part)
+    for (int64_t spins = 0; state_of(part).load(std::memory_order_acquire) != begun + 1; ++spins)
+      if (spins > kStoreSpins) std::this_thread::yield();  // more threads than cores: let the other one run
+}
 
 /// The queries of a tile that read a group's KV heads, gathered in the worker's lists.
 void Model::gather(const AttentionRun& run, int64_t tile_index, const HeadGroup& group, int worker) {
@@ -147,15 +183,10 @@ kernels::TwoPassArgs Model::two_pass_args(const AttentionRun& run, int64_t task,
 
 void Model::attend_online(const AttentionRun& run) {
   const kernels::KvFormat& format = run.cache.format();
-  const auto store_own = [&](int64_t task) {
-    if (!run.alone) return;
-    const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first;
-    rotate_and_store(run.index, run.chunk, run.cache, row, run.group_of(task).key_heads[0]);
-  };
   if (!run.split) {
     for_tasks(pool_, run.tasks, run.work, [&](int64_t begin, int64_t end, int worker) {
       for (int64_t task = begin; task < end; ++task) {
-        store_own(task);
+        prepare_own(run, task);
         format.attend(attend_args(run, task, worker, worker));
       }
     });
@@ -189,13 +220,7 @@ void Model::attend_two_pass(const AttentionRun& run) {
     return kernels::kv_spans(*std::max_element(args.visible, args.visible + args.query_count));
   };
   const auto whole_task = [&](int64_t task, int worker) {
-    if (run.alone) {
-      const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first;
-      const HeadGroup group = run.group_of(task);
-      for (int i = 0; i < group.value_parts; ++i) {
-        rotate_and_store(run.index, run.chunk, run.cache, row, group.key_heads[i]);
-      }
-    }
+    prepare_own(run, task);
     const kernels::TwoPassArgs args = two_pass_args(run, task, worker, worker);
     const int64_t spans = spans_of(args);
     for (int64_t span = 0; span < spans; ++span) steps.scores(args, span);
@@ -275,9 +300,12 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   run.split = run.spans > 1 && run.tasks < pool_.size() * kTasksPerThread;
   // A row alone in its sequence sees no other's key of this chunk, so its heads need not wait for each other; but means
   // of pages are made before any head begins.
-  run.alone =
-      !run.split && run.parts == 1 && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
-  if (!run.alone) {
+  run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
+  if (run.alone) {
+    const auto states = static_cast<size_t>(rows * config.kv_heads);
+    if (w.stored.size() < states) w.stored = std::vector<std::atomic<int64_t>>(states);
+    ++w.round;
+  } else {
     std::vector<int64_t> starts;  // rows whose keys begin a group that is stored together
     for (const Chunk::Run& r : chunk.runs) {
       const int64_t slot = cache.length(r.sequence, index) - r.count;
@@ -292,7 +320,10 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
       for (int64_t task = begin; task < end; ++task) {
         const auto group_at = static_cast<size_t>(task % groups);
         for (int64_t i = starts[group_at]; i < starts[group_at + 1]; ++i) {
-          rotate_and_store(index, chunk, cache, i, static_cast<int>(task / groups));
+          const auto kv_head = static_cast<int>(task / groups);
+          const int readers = config.heads / config.kv_heads;
+          rotate_queries(index, i, kv_head * readers, readers);
+          store(index, chunk, cache, i, kv_head);
         }
       }
     });

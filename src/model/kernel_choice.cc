@@ -209,7 +209,7 @@ double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
                            .row_begin = first * period,
                            .row_end = last * period});
         },
-        ThreadPool::kStreamPart);
+        pool_.stream_part());
     // The first touches everything for the first time.
     if (pass > 0) rates.push_back(static_cast<double>(rows * columns) / (now() - begin));
   }

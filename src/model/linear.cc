@@ -18,9 +18,21 @@ constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 
+// What the thread that begins loops reads next, beside weights, it asks for in so many parts, one after each of its
+// first pieces: at that time all others wait for it, and it comes from memory.
+constexpr size_t kGainParts = 4;
+
 // Of what a thread will write next, so many cache lines are asked for after each piece of a product: more at once would
 // be in the way of what the next piece reads.
 constexpr int kLinesAPiece = 32;
+
+/// Asks for the beginning of `bytes` and drops it.
+void ask_for_first(std::span<const std::byte>& bytes, size_t count) {
+  constexpr size_t kLine = 64;
+  const size_t here = std::min(count, bytes.size());
+  for (size_t i = 0; i < here; i += kLine) __builtin_prefetch(bytes.data() + i, 0, 2);
+  bytes = bytes.subspan(here);
+}
 
 }  // namespace
 
@@ -204,6 +216,8 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
     const PackedWeight& weight = *group.next->linears[0].weight;
     next_input = input.next(format(weight), weight.columns);
   }
+  const std::span<const std::byte> gain =
+      group.next && input.rows() == 1 ? std::as_bytes(group.next->gain) : std::span<const std::byte>();
   ++loop_;
   const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, const std::byte*& expected) {
     const Linear& linear = group.linears[rows.linear];
@@ -228,8 +242,11 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
       [&](int64_t begin, int64_t end, int worker) {
         Expected& mine = expected_[static_cast<size_t>(worker)];
         const std::byte*& expected = mine.weights;
-        if (mine.loop != loop_) mine.writes = next_input.of(worker, pool_.size());
-        mine.loop = loop_;
+        if (mine.loop != loop_) {
+          mine.loop = loop_;
+          mine.writes = next_input.of(worker, pool_.size());
+          mine.gain = worker == 0 ? gain : std::span<const std::byte>();
+        }
         // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or
         // what its share of the next group begins with.
         const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
@@ -244,9 +261,10 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         compute(*piece, after, expected);
         if (finish) finish(piece->begin, piece->end);
         mine.writes.ask(kLinesAPiece);
+        ask_for_first(mine.gain, more ? gain.size() / kGainParts : gain.size());
         if (!more) pool_.ask_while_waiting(worker, mine.writes, later);
       },
-      dealing.in_panels() ? ThreadPool::kEvenPart : ThreadPool::kStreamPart);
+      dealing.in_panels() ? ThreadPool::kEvenPart : pool_.stream_part());
 }
 
 }  // namespace pare

@@ -25,7 +25,9 @@ struct LinearGroup {
   /// A slice of the loop takes the same rows of all of them (they have as many), so that what is made of their outputs
   /// can follow at once; otherwise one is taken after the other.
   bool side_by_side = false;
-  const LinearGroup* next = nullptr;  // what is multiplied after it: its first weights are asked for in time
+  std::span<const float> gain = {};   // of the norm before it, if there is one
+  const LinearGroup* next = nullptr;  // what is multiplied after it: that norm's gain and its first weights are asked
+                                      // for in time
 };
 
 /// Rows of activations that one or more Linear read, prepared once in the form that their packing wants and kept until
@@ -93,6 +95,7 @@ class Multiplier {
   struct alignas(64) Expected {
     const std::byte* weights = nullptr;  // what it has asked for already
     Lines writes;                        // what it will write when the next input is prepared
+    std::span<const std::byte> gain;     // what it will read then
     int64_t loop = 0;                    // of which those are
   };
   ThreadPool& pool_;

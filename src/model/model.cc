@@ -237,13 +237,24 @@ void Model::each_matrix(Visit visit) const {
   });
 }
 
-/// The last group is followed by the first, of the next token.
+/// The last group is followed by the first, of the next token. Layers stay where they are from now on.
 void Model::link_groups() {
   LinearGroup* before = &output_;
   each_group([&](LinearGroup& group) {
     before->next = &group;
     before = &group;
   });
+  for (Layer& layer : layers_) {
+    if (layer.attention) {
+      layer.attention->inputs.gain = layer.attention->norm;
+      layer.attention->output.gain = layer.attention->sub_norm;
+    }
+    if (layer.mlp) {
+      layer.mlp->inputs.gain = layer.mlp->norm;
+      layer.mlp->output.gain = layer.mlp->sub_norm;
+    }
+  }
+  output_.gain = output_norm_;
 }
 
 void Model::set_attention_threshold(float threshold) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -65,6 +66,10 @@ struct Model::Workspace {
   Buffer<float> sin;               // [rows, dims / 2]
   Buffer<float> scratch;           // [threads or tasks, attend_scratch]
   std::vector<Pointers> pointers;  // [threads]
+  // [rows, kv_heads] Whether a key and value of this round of attention are stored: 2 * round once one of the tasks
+  // that need them has begun, one more once it has ended.
+  std::vector<std::atomic<int64_t>> stored;
+  int64_t round = 0;
   LinearInput input;
   Multiplier multiplier;
 

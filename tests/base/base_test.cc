@@ -31,7 +31,7 @@ TEST(ThreadPool, CoversEveryIndexOnce) {
     ThreadPool pool(threads);
     for (int64_t count : {0, 1, 7, 1000}) {
       for (int64_t grain : {1, 3, 64}) {
-        for (int64_t part : {int64_t{1}, ThreadPool::kStreamPart, ThreadPool::kEvenPart}) {
+        for (int64_t part : {int64_t{1}, pool.stream_part(), ThreadPool::kEvenPart}) {
           std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
           const auto body = [&](int64_t begin, int64_t end, int worker) {
             ASSERT_LT(worker, pool.size());
