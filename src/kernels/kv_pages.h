@@ -31,8 +31,6 @@ struct PagesF16 {
   static constexpr int kBytes = 2;
   static int64_t key_page_bytes(int head_dim);
   static int64_t value_page_bytes(int value_dim);
-  static void store_key(const float* key, int head_dim, std::byte* page, int slot);
-  static void store_value(const float* value, int value_dim, std::byte* page, int slot);
 };
 
 /// Codes of 8 bits: Q8_0's, of blocks of 32 components of a token. A page begins with the scales, f16

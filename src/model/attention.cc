@@ -316,14 +316,13 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
     const auto groups = static_cast<int64_t>(starts.size());
     starts.push_back(rows);
     const int64_t work = rows * (q_width + 2 * kv_width) * kStoringWork;
-    for_tasks(pool_, config.kv_heads * groups, work, [&](int64_t begin, int64_t end, int) {
+    const int readers = config.heads / config.kv_heads;
+    for_tasks(pool_, 2 * config.kv_heads * groups, work, [&](int64_t begin, int64_t end, int) {
       for (int64_t task = begin; task < end; ++task) {
-        const auto group_at = static_cast<size_t>(task % groups);
+        const auto group_at = static_cast<size_t>(task / 2 % groups);
+        const auto kv_head = static_cast<int>(task / 2 / groups);
         for (int64_t i = starts[group_at]; i < starts[group_at + 1]; ++i) {
-          const auto kv_head = static_cast<int>(task / groups);
-          const int readers = config.heads / config.kv_heads;
-          rotate_queries(index, i, kv_head * readers, readers);
-          store(index, chunk, cache, i, kv_head);
+          task % 2 == 0 ? rotate_queries(index, i, kv_head * readers, readers) : store(index, chunk, cache, i, kv_head);
         }
       }
     });

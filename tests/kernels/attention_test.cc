@@ -9,6 +9,8 @@
 
 #include "attention_testing.h"
 #include "base/error.h"
+#include "base/half.h"
+#include "kernels/kv_pages.h"
 
 namespace pare::kernels {
 namespace {
@@ -225,6 +227,41 @@ TEST(KvFormat, UnknownTypesAreRefused) {
       FAIL();
     } catch (const Error& e) {
       EXPECT_STREQ(e.what(), "the KV cache cannot hold q4_0; it can hold f16, f32, q8_0");
+    }
+  }
+}
+
+TEST(Attention, HalvesAreStoredRoundedToEven) {
+  Random random(fresh_seed());
+  for (const int dim : {1, 20, 128}) {
+    std::vector<float> row = normal_values(random, dim);
+    // Ties both ways, the ends of what halves hold, and what becomes a subnormal or nothing.
+    const float special[] = {1 + 0x1p-11f, 1 + 0x3p-11f, 65519.0f,  65520.0f,    -1e30f,     0x1.8p-15f,
+                             0x3p-25f,     0x1p-25f,     -0x5p-25f, 0x1.2p-126f, -HUGE_VALF, -0.0f};
+    for (size_t i = 0; i < row.size() && i < std::size(special); ++i) row[row.size() - 1 - i] = special[i];
+    const int64_t padded = padded_value_dim(dim);
+    for (const CpuFeatures path : paths_here()) {
+      const int slot = static_cast<int>(random.below(kKvPageTokens));
+      SCOPED_TRACE(describe(path));
+      Cache cache(kv_format(DType::kF16, path), dim, dim, kKvPageTokens);
+      cache.store(slot, row.data(), dim, row.data(), dim);
+      cache.expect_intact();
+      const auto half_at = [](const std::byte* page, int64_t at) {
+        uint16_t half;
+        std::memcpy(&half, page + at * 2, 2);
+        return half;
+      };
+      for (int64_t d = 0; d < padded; ++d) {
+        const uint16_t expected = d < dim ? float_to_f16(row[static_cast<size_t>(d)]) : uint16_t{0};
+        EXPECT_EQ(half_at(cache.values[0], slot * padded + d), expected) << row[static_cast<size_t>(d)];
+        if (d < dim) {
+          EXPECT_EQ(half_at(cache.keys[0], d * kKvPageTokens + slot), expected);
+        }
+      }
+      int64_t stored = 0;  // nothing else was touched
+      for (int64_t at = 0; at < int64_t{dim} * kKvPageTokens; ++at) stored += half_at(cache.keys[0], at) != 0xffff;
+      for (int64_t at = 0; at < padded * kKvPageTokens; ++at) stored += half_at(cache.values[0], at) != 0xffff;
+      EXPECT_EQ(stored, dim + padded);
     }
   }
 }

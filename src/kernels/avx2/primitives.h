@@ -35,6 +35,11 @@ struct Avx2 {
   static PARE_INLINE V load_f16(const std::byte* p) {
     return {_mm256_cvtph_ps(half_vector(p)), _mm256_cvtph_ps(half_vector(p + 16))};
   }
+  static PARE_INLINE void store_f16(std::byte* p, V v) {
+    auto* to = reinterpret_cast<__m128i*>(p);
+    _mm_storeu_si128(to, _mm256_cvtps_ph(v.low, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(to + 1, _mm256_cvtps_ph(v.high, _MM_FROUND_TO_NEAREST_INT));
+  }
   static PARE_INLINE __m256 from_bf16(__m128i halves) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
   }

@@ -31,6 +31,10 @@ struct Avx512 {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   static PARE_INLINE V load_f16(const std::byte* p) { return _mm512_cvtph_ps(half_vector(p)); }
+  static PARE_INLINE void store_f16(std::byte* p, V v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
   static PARE_INLINE V load_bf16(const std::byte* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half_vector(p)), 16));
   }

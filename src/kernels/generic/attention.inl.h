@@ -23,9 +23,38 @@ namespace {
 constexpr int kPageVectors = kKvPageTokens / 16;
 constexpr int64_t kSpanPages = kKvSpanTokens / kKvPageTokens;
 
-// A storage type of the cache: its pages, how 16 values are loaded, and how many components of a head share a scale (0:
-// none do).
+/// A vector of the first of `count` values, behind the last of them zeros.
+template <class P>
+PARE_INLINE typename P::V load_some(const float* p, int64_t count) {
+  return count < 16 ? load_first<P>(p, count) : P::load(p);
+}
+
+template <class P>
+void store_key_f16(const float* key, int head_dim, std::byte* page, int slot) {
+  constexpr int64_t kHalf = PagesF16::kBytes;
+  for (int64_t first = 0; first < head_dim; first += 16) {
+    std::byte halves[16 * kHalf];
+    P::store_f16(halves, load_some<P>(key + first, head_dim - first));
+    std::byte* to = page + (first * kKvPageTokens + slot) * kHalf;
+    for (int64_t i = 0; i < 16 && first + i < head_dim; ++i)
+      std::memcpy(to + i * kKvPageTokens * kHalf, halves + i * kHalf, kHalf);
+  }
+}
+
+template <class P>
+void store_value_f16(const float* value, int value_dim, std::byte* page, int slot) {
+  std::byte* row = page + slot * padded_value_dim(value_dim) * PagesF16::kBytes;
+  for (int64_t first = 0; first < value_dim; first += 16)
+    P::store_f16(row + first * PagesF16::kBytes, load_some<P>(value + first, value_dim - first));
+}
+
+// A storage type of the cache: its pages, how a token is stored in them, how 16 values are loaded, and how many
+// components of a head share a scale (0: none do).
 struct KvF32 : PagesF32 {
+  template <class P>
+  static constexpr auto kStoreKey = store_key;
+  template <class P>
+  static constexpr auto kStoreValue = store_value;
   static constexpr int kBlock = 0;
   template <class P>
   static PARE_INLINE typename P::V load(const std::byte* p) {
@@ -33,6 +62,10 @@ struct KvF32 : PagesF32 {
   }
 };
 struct KvF16 : PagesF16 {
+  template <class P>
+  static constexpr auto kStoreKey = store_key_f16<P>;
+  template <class P>
+  static constexpr auto kStoreValue = store_value_f16<P>;
   static constexpr int kBlock = 0;
   template <class P>
   static PARE_INLINE typename P::V load(const std::byte* p) {
@@ -40,6 +73,10 @@ struct KvF16 : PagesF16 {
   }
 };
 struct KvQ8_0 : PagesQ8_0 {
+  template <class P>
+  static constexpr auto kStoreKey = store_key;
+  template <class P>
+  static constexpr auto kStoreValue = store_value;
   template <class P>
   static PARE_INLINE typename P::V load(const std::byte* p) {
     return P::load_int8(p);

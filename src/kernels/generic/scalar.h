@@ -41,6 +41,19 @@ PARE_INLINE float scalar_f16(uint16_t half) {
   return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, value));
 }
 
+/// Rounds half to even.
+PARE_INLINE uint16_t scalar_to_f16(float value) {
+  const auto bits = __builtin_bit_cast(uint32_t, value);
+  const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to 65536 or more
+  if (magnitude < 0x38800000u) {  // a subnormal: 0.5 is 2^23 times its unit, so the addition rounds to that
+    const float aligned = __builtin_bit_cast(float, magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (__builtin_bit_cast(uint32_t, aligned) - 0x3f000000u));
+  }
+  return static_cast<uint16_t>(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
 struct Scalar {
   struct V {
     float lane[16];
@@ -78,6 +91,12 @@ struct Scalar {
       std::memcpy(&half, p + 2 * i, 2);
       return scalar_f16(half);
     });
+  }
+  static PARE_INLINE void store_f16(std::byte* p, const V& v) {
+    for (int i = 0; i < 16; ++i) {
+      const uint16_t half = scalar_to_f16(v.lane[i]);
+      std::memcpy(p + 2 * i, &half, 2);
+    }
   }
   static PARE_INLINE V load_bf16(const std::byte* p) {
     return map([&](int i) {

@@ -49,6 +49,12 @@ struct Neon {
     return {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
             vcvt_high_f32_f16(high)};
   }
+  static PARE_INLINE void store_f16(std::byte* p, const V& v) {
+    const float16x8_t low = vcvt_high_f16_f32(vcvt_f16_f32(v.part[0]), v.part[1]),
+                      high = vcvt_high_f16_f32(vcvt_f16_f32(v.part[2]), v.part[3]);
+    auto* to = reinterpret_cast<uint8_t*>(p);
+    vst1q_u8(to, vreinterpretq_u8_f16(low)), vst1q_u8(to + 16, vreinterpretq_u8_f16(high));
+  }
   static PARE_INLINE V load_bf16(const std::byte* p) {
     const uint16x8_t low = vreinterpretq_u16_u8(bytes(p)), high = vreinterpretq_u16_u8(bytes(p + 16));
     return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(low), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(low, 16)),
