@@ -96,7 +96,7 @@ void Model::prepare_own(const AttentionRun& run, int64_t task) {
   const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first, begun = 2 * w.round;
   const HeadGroup group = run.group_of(task);
   const auto state_of = [&](int part) -> std::atomic<int64_t>& {
-    return w.stored[static_cast<size_t>(row * config.kv_heads + group.key_heads[part])];
+    return w.stored[static_cast<size_t>(row * config.kv_heads + group.key_heads[part])].state;
   };
   for (int part = 0; part < group.value_parts; ++part) {
     std::atomic<int64_t>& state = state_of(part);
@@ -303,7 +303,7 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
   run.alone = !run.split && static_cast<int64_t>(chunk.runs.size()) == rows && attention_threshold_ == 0;
   if (run.alone) {
     const auto states = static_cast<size_t>(rows * config.kv_heads);
-    if (w.stored.size() < states) w.stored = std::vector<std::atomic<int64_t>>(states);
+    if (w.stored.size() < states) w.stored = std::vector<Workspace::Stored>(states);
     ++w.round;
   } else {
     std::vector<int64_t> starts;  // rows whose keys begin a group that is stored together

@@ -52,6 +52,11 @@ struct Model::Workspace {
       lambda.clear();
     }
   };
+  /// Whether a key and value of this round are stored: 2 * round once one of the tasks that need them has begun, one
+  /// more once it has ended.
+  struct alignas(64) Stored {
+    std::atomic<int64_t> state{0};
+  };
   Buffer<float> stream;            // [rows, hidden] the residual stream
   Buffer<float> normed;            // [rows, hidden]
   Buffer<float> delta;             // [rows, hidden] what a module adds to the stream
@@ -66,10 +71,8 @@ struct Model::Workspace {
   Buffer<float> sin;               // [rows, dims / 2]
   Buffer<float> scratch;           // [threads or tasks, attend_scratch]
   std::vector<Pointers> pointers;  // [threads]
-  // [rows, kv_heads] Whether a key and value of this round of attention are stored: 2 * round once one of the tasks
-  // that need them has begun, one more once it has ended.
-  std::vector<std::atomic<int64_t>> stored;
-  int64_t round = 0;
+  std::vector<Stored> stored;      // [rows, kv_heads]
+  int64_t round = 0;               // of attention
   LinearInput input;
   Multiplier multiplier;
 
