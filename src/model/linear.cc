@@ -171,20 +171,11 @@ class Dealing {
   }
   /// First of the ranges that a worker begins with.
   int64_t share(int worker) const { return ThreadPool::share_begin(ranges_, worker, threads_); }
-  /// Where the weights of a range begin; null past the last.
-  const std::byte* start(int64_t range) const {
-    const std::byte* found = nullptr;
-    if (range >= ranges_) return found;
-    each(range, range + 1, [&](const Rows& rows) {
-      if (!found) found = address(rows);
-    });
-    return found;
-  }
-  /// The weights that a worker's share begins with, as far as they lie in one piece.
-  std::span<const std::byte> share_begins_with(int worker) const {
+  /// The weights that ranges [first_range, end_range) begin with, as far as they lie in one piece.
+  std::span<const std::byte> weights_of(int64_t first_range, int64_t end_range) const {
     std::span<const std::byte> found;
-    if (share(worker) == share(worker + 1)) return found;
-    each(share(worker), share(worker + 1), [&](const Rows& rows) {
+    if (first_range >= end_range) return found;
+    each(first_range, end_range, [&](const Rows& rows) {
       const PackedWeight& weight = *group_.linears[rows.linear].weight;
       if (found.empty()) found = {address(rows), weight.data + weight.packing().packed_bytes(rows.end, weight.columns)};
     });
@@ -250,15 +241,15 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
         // What is read after a piece is known one piece ahead: the next of these ranges, of this worker's share, or
         // what its share of the next group begins with.
         const bool more = dealing.share(worker) <= begin && end < dealing.share(worker + 1);
-        const std::span<const std::byte> later =
-            more || !next ? std::span<const std::byte>() : next->share_begins_with(worker);
-        const std::byte* after = more ? dealing.start(end) : later.data();
+        const std::span<const std::byte> later = more   ? dealing.weights_of(end, dealing.share(worker + 1))
+                                                 : next ? next->weights_of(next->share(worker), next->share(worker + 1))
+                                                        : std::span<const std::byte>();
         std::optional<Dealing::Rows> piece;
         dealing.each(begin, end, [&](const Dealing::Rows& rows) {
           if (piece) compute(*piece, dealing.address(rows), expected);
           piece = rows;
         });
-        compute(*piece, after, expected);
+        compute(*piece, later.data(), expected);
         if (finish) finish(piece->begin, piece->end);
         mine.writes.ask(kLinesAPiece);
         ask_for_first(mine.gain, more ? gain.size() / kGainParts : gain.size());
