@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/cache_lines.h"
 #include "base/error.h"
 
 namespace pare {
@@ -27,21 +28,10 @@ inline void relax() {
 #endif
 }
 
-inline void ask_to_write(std::byte* line) {
-#if defined(__x86_64__)
-  // The builtin becomes a request to read where the oldest machine meant has no such instruction; those take it for
-  // none.
-  asm volatile("prefetchw %0" : : "m"(*line));
-#else
-  __builtin_prefetch(line, 1);
-#endif
-}
-
 }  // namespace
 
 void Lines::ask(int count) {
-  constexpr int kLine = 64;
-  for (; count > 0 && next < end; --count, next += kLine) ask_to_write(next);
+  for (; count > 0 && next < end; --count, next += kCacheLine) ask_to_write(next);
 }
 
 // A loop is published in one cache line, under a lock that readers never wait for (a sequence lock): `loop` is its

@@ -28,9 +28,10 @@ struct AmxPanels {
   static PARE_INLINE void end() { _tile_release(); }
 
   // Tiles 0 to 3: sums of (first, second input) x (first, second group); 4, 5: inputs; 6, 7: weights.
-  template <class Unpack>
+  template <class Unpack, class WillWrite>
   static PARE_INLINE void two_by_two(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride,
-                                     int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
+                                     int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
+                                     WillWrite will_write) {
     int32_t* const below = sums + kTileRows * sums_stride;
     const auto bytes = static_cast<size_t>(sums_stride * 4);
     _tile_loadd(0, sums, bytes);
@@ -47,6 +48,7 @@ struct AmxPanels {
       _tile_loadd(5, input + kTileRows * input_stride + strip * kTileBytes, static_cast<size_t>(input_stride));
       _tile_dpbsud(2, 5, 6);
       _tile_dpbsud(3, 5, 7);
+      if (strip < 2 * kTileRows) will_write(strip);
       // Of the activations' next columns, which lie in as many places as there are rows (of a panel they follow).
       const int8_t* next = input + (strip + 1) * kTileBytes;
 #pragma GCC unroll 32
@@ -69,12 +71,14 @@ struct AmxPanels {
     _tile_stored(0, sums, bytes);
   }
   /// As RegisterTiles::multiply. Weights are unpacked, where that can be, while tiles multiply the first activations.
-  template <class Unpack>
+  template <class Unpack, class WillWrite>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
-                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
+                       WillWrite will_write) {
     const auto whole = [&](int64_t i, auto between) __attribute__((always_inline)) {
-      two_by_two(panel, stride, input + i * input_stride, input_stride, strips, sums + i * sums_stride, sums_stride,
-                 between);
+      two_by_two(
+          panel, stride, input + i * input_stride, input_stride, strips, sums + i * sums_stride, sums_stride,
+          between, [&](int64_t row) __attribute__((always_inline)) { will_write(i + row); });
     };
     int64_t i = 0;
     if (groups == kPanelGroups && inputs >= 2 * kTileRows) {
@@ -95,8 +99,9 @@ struct AmxPanels {
         one(panel + g * stride, input + i * input_stride, input_stride, strips,
             sums + i * sums_stride + g * kInterleavedRows, sums_stride);
     if (i < inputs)
-      RegisterTiles<E>::multiply(panel, stride, groups, input + i * input_stride, input_stride, inputs - i, strips,
-                                 sums + i * sums_stride, sums_stride, [](int64_t, int64_t) {});
+      RegisterTiles<E>::multiply(
+          panel, stride, groups, input + i * input_stride, input_stride, inputs - i, strips, sums + i * sums_stride,
+          sums_stride, [](int64_t, int64_t) {}, [&](int64_t row) { will_write(i + row); });
   }
 };
 

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/cache_lines.h"
 #include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/unrolled.inl.h"
 #include "kernels/matmul.h"
@@ -191,16 +192,19 @@ struct RegisterTiles {
     tile<G, C>(panel, stride, input, input_stride, strips, sums, sums_stride);
   }
   /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart.
-  /// unpack(begin, end) puts these strips into the panel; each is asked for once, in order.
-  template <class Unpack>
+  /// unpack(begin, end) puts these strips into the panel; each is called for once, in order. will_write(i) asks for
+  /// memory that takes the results of an activation row; this is called once for each at most.
+  template <class Unpack, class WillWrite>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
-                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack) {
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
+                       WillWrite will_write) {
     unpack(0, strips);
     const int64_t tiles = (inputs + kInputs - 1) / kInputs;
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of nearly the same size: a small last one would cost as much as a whole one.
       const int64_t i = inputs * t / tiles;
       const auto count = static_cast<int>(inputs * (t + 1) / tiles - i);
+      for (int c = 0; c < count; ++c) will_write(i + c);
       int g = 0;
       for (; g + kGroups <= groups; g += kGroups)
         tile_of<kGroups, kInputs>(count, panel + g * stride, stride, input + i * input_stride, input_stride, strips,
@@ -325,10 +329,16 @@ struct TernaryKernel {
           for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
+          const bool last = k + columns == a.columns;
           Panels::multiply(
               panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs, strips_of<TernaryBytes>(columns),
-              sums, kRows, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+              sums, kRows,
+              [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
                 expand_groups(row, groups, k, columns, begin, end, panel, kPanelBytes);
+              },
+              [&](int64_t i) __attribute__((always_inline)) {
+                auto* to = reinterpret_cast<std::byte*>(a.output + (input + i) * a.output_stride + row);
+                for (int64_t at = 0; last && at < rows * 4; at += kCacheLine) ask_to_write(to + at);
               });
         }
         for (int64_t i = 0; i < inputs; ++i)
