@@ -24,6 +24,11 @@ constexpr int64_t whole_pages(int64_t tokens) {
   return (tokens + kernels::kKvPageTokens - 1) / kernels::kKvPageTokens * kernels::kKvPageTokens;
 }
 
+/// The slot of a row in its sequence, whose last rows are those of the chunk.
+int64_t slot_of(const KvCache& cache, int index, int sequence, int64_t rows_after) {
+  return cache.length(sequence, index) - rows_after - 1;
+}
+
 }  // namespace
 
 /// Query heads [first, first + count) of one row.
@@ -36,18 +41,25 @@ void Model::rotate_queries(int index, int64_t row, int first, int count) {
             w.cos.data() + row * half, w.sin.data() + row * half, config.rope.layout);
 }
 
-/// One KV head of one row: its key, rotated, and its value.
-void Model::store(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
+/// The key of one KV head of one row, rotated.
+void Model::store_key(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
   static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
-  const int64_t half = config.rope.dims / 2, at = row * config.kv_heads + kv_head;
-  float* k = w.key.data() + at * config.head_dim;
-  math.rope(k, 1, config.head_dim, config.rope.dims, w.cos.data() + row * half, w.sin.data() + row * half,
+  const int64_t half = config.rope.dims / 2;
+  float* key = w.key.data() + (row * config.kv_heads + kv_head) * config.head_dim;
+  math.rope(key, 1, config.head_dim, config.rope.dims, w.cos.data() + row * half, w.sin.data() + row * half,
             config.rope.layout);
   const int sequence = chunk.batch.sequence[static_cast<size_t>(row)];
-  const int64_t slot = cache.length(sequence, index) - chunk.rows_after(row) - 1;
-  cache.store(sequence, index, kv_head, slot, k, w.value.data() + at * config.head_dim);
+  cache.store(sequence, index, kv_head, slot_of(cache, index, sequence, chunk.rows_after(row)), key, nullptr);
+}
+
+/// Its value.
+void Model::store_value(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
+  const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
+  const float* value = work_->value.data() + (row * config.kv_heads + kv_head) * config.head_dim;
+  const int sequence = chunk.batch.sequence[static_cast<size_t>(row)];
+  cache.store(sequence, index, kv_head, slot_of(cache, index, sequence, chunk.rows_after(row)), nullptr, value);
 }
 
 /// What the tasks of one layer have in common. A task is a tile of rows and a part of a group of heads.
@@ -87,28 +99,31 @@ struct Model::AttentionRun {
   }
 };
 
-/// Where each row is alone in its sequence: rotates a task's queries and sees to it that the key and value of their row
-/// are stored, once for all tasks that read them: by the first to come.
+/// What a task that computes all of its tile's attention needs before: its queries rotated; and where each row is alone
+/// in its sequence the key and value of its row stored, once for all tasks that read them: by the first to come.
 void Model::prepare_own(const AttentionRun& run, int64_t task) {
-  if (!run.alone) return;
   Workspace& w = *work_;
   const AttentionConfig& config = run.config;
-  const int64_t row = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))].first, begun = 2 * w.round;
+  const Chunk::Tile& tile = run.chunk.tiles[static_cast<size_t>(run.tile_of(task))];
+  const int64_t begun = 2 * w.round;
   const HeadGroup group = run.group_of(task);
+  const int stored_parts = run.alone ? group.value_parts : 0;
   const auto state_of = [&](int part) -> std::atomic<int64_t>& {
-    return w.stored[static_cast<size_t>(row * config.kv_heads + group.key_heads[part])].state;
+    return w.stored[static_cast<size_t>(tile.first * config.kv_heads + group.key_heads[part])].state;
   };
-  for (int part = 0; part < group.value_parts; ++part) {
+  for (int part = 0; part < stored_parts; ++part) {
     std::atomic<int64_t>& state = state_of(part);
     int64_t seen = state.load(std::memory_order_relaxed);
     if (seen >= begun || !state.compare_exchange_strong(seen, begun, std::memory_order_relaxed)) continue;
-    store(run.index, run.chunk, run.cache, row, group.key_heads[part]);
+    store_key(run.index, run.chunk, run.cache, tile.first, group.key_heads[part]);
+    store_value(run.index, run.chunk, run.cache, tile.first, group.key_heads[part]);
     state.store(begun + 1, std::memory_order_release);
   }
-  for (int output = group.first; output < group.first + group.count; ++output)
-    for (int map = 0; map < group.maps; ++map)
-      rotate_queries(run.index, row, output * group.output_stride + map * group.map_stride, 1);
-  for (int part = 0; part < group.value_parts; ++part)
+  for (int64_t row = tile.first; row < tile.first + tile.count; ++row)
+    for (int output = group.first; output < group.first + group.count; ++output)
+      for (int map = 0; map < group.maps; ++map)
+        rotate_queries(run.index, row, output * group.output_stride + map * group.map_stride, 1);
+  for (int part = 0; part < stored_parts; ++part)
     for (int64_t spins = 0; state_of(part).load(std::memory_order_acquire) != begun + 1; ++spins)
       if (spins > kStoreSpins) std::this_thread::yield();  // more threads than cores: let the other one run
 }
@@ -315,14 +330,18 @@ void Model::attend(int index, Chunk& chunk, KvCache& cache) {
     }
     const auto groups = static_cast<int64_t>(starts.size());
     starts.push_back(rows);
-    const int64_t work = rows * (q_width + 2 * kv_width) * kStoringWork;
+    // Queries that several tasks read are rotated before.
+    const int parts = run.split ? 3 : 2;
+    const int64_t work = rows * (2 * kv_width + (run.split ? q_width : 0)) * kStoringWork;
     const int readers = config.heads / config.kv_heads;
-    for_tasks(pool_, 2 * config.kv_heads * groups, work, [&](int64_t begin, int64_t end, int) {
+    for_tasks(pool_, parts * config.kv_heads * groups, work, [&](int64_t begin, int64_t end, int) {
       for (int64_t task = begin; task < end; ++task) {
-        const auto group_at = static_cast<size_t>(task / 2 % groups);
-        const auto kv_head = static_cast<int>(task / 2 / groups);
+        const auto group_at = static_cast<size_t>(task / parts % groups);
+        const auto kv_head = static_cast<int>(task / parts / groups);
         for (int64_t i = starts[group_at]; i < starts[group_at + 1]; ++i) {
-          task % 2 == 0 ? rotate_queries(index, i, kv_head * readers, readers) : store(index, chunk, cache, i, kv_head);
+          if (task % parts == 0) store_key(index, chunk, cache, i, kv_head);
+          if (task % parts == 1) store_value(index, chunk, cache, i, kv_head);
+          if (task % parts == 2) rotate_queries(index, i, kv_head * readers, readers);
         }
       }
     });

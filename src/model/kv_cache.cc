@@ -84,8 +84,8 @@ void KvCache::store(int sequence, int layer, int kv_head, int64_t index, const f
   Slot& s = slot(sequence, layer);
   std::byte* page = s.pages[static_cast<size_t>(index / kKvPageTokens)] + kv_head * (shape.key_page + shape.value_page);
   const int at = static_cast<int>(index % kKvPageTokens);
-  format_->store_key(key, shape.head_dim, page, at);
-  format_->store_value(value, shape.head_dim, page + shape.key_page, at);
+  if (key) format_->store_key(key, shape.head_dim, page, at);
+  if (value) format_->store_value(value, shape.head_dim, page + shape.key_page, at);
 }
 
 void KvCache::update_means(int sequence, int layer) {

@@ -32,8 +32,8 @@ class KvCache {
   /// Pages of one KV head, one per kernels::kKvPageTokens tokens.
   std::span<const std::byte* const> key_pages(int sequence, int layer, int kv_head) const;
   std::span<const std::byte* const> value_pages(int sequence, int layer, int kv_head) const;
-  /// Fills token `index` of a KV head, which extend() has made room for. Different tokens and heads may be stored at
-  /// the same time.
+  /// Fills token `index` of a KV head, which extend() has made room for; a key or value that is null is left to another
+  /// call. Different tokens and heads, and keys and values, may be stored at the same time.
   void store(int sequence, int layer, int kv_head, int64_t index, const float* key, const float* value);
   /// Makes value_means of a layer's whole pages, those that are not there yet. Not while tokens are stored.
   void update_means(int sequence, int layer);

@@ -90,7 +90,8 @@ class Model {
   void run_output(Chunk& chunk, float* logits, Observer* observer);
   struct AttentionRun;
   void rotate_queries(int layer, int64_t row, int first, int count);
-  void store(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
+  void store_key(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
+  void store_value(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);
   void prepare_own(const AttentionRun& run, int64_t task);
   void attend(int layer, Chunk& chunk, KvCache& cache);
   void gather(const AttentionRun& run, int64_t tile, const HeadGroup& group, int worker);

@@ -12,7 +12,7 @@ namespace pare {
 // What a forward pass works with; only model.cc and attention.cc include this.
 
 /// Queries that share one pass over a KV head's pages.
-inline constexpr int kAttentionTile = 16;
+inline constexpr int kAttentionTile = 24;
 
 struct AttentionWeights {
   std::vector<float> norm;      // [hidden]

@@ -142,14 +142,22 @@ PARE_INLINE void clear(typename P::V (&acc)[kRows][N]) {
     for (int v = 0; v < N; ++v) acc[t][v] = P::zero();
 }
 
-/// Scores of kRows queries against a page: [kRows][kKvPageTokens].
+/// The most tokens of a page that any of kRows queries sees.
+template <int kRows>
+PARE_INLINE int64_t most_seen(const int64_t* tokens) {
+  int64_t most = 0;
+  for (int t = 0; t < kRows; ++t) most = tokens[t] > most ? tokens[t] : most;
+  return most;
+}
+
+/// Scores of kRows queries against a page's first `seen` tokens, and some more: [kRows][kKvPageTokens].
 template <class P, class T, int kRows, int N>
 __attribute__((noinline)) void page_scores(int head_dim, float scale_of_scores, const float* const (&queries)[kRows],
-                                           PageHalf keys, float (*scores)[kKvPageTokens]) {
+                                           PageHalf keys, int64_t seen, float (*scores)[kKvPageTokens]) {
   using V = typename P::V;
   constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
   const V scale = P::set1(scale_of_scores);
-  for (int first = 0; first < kPageVectors; first += N) {
+  for (int first = 0; first * 16 < seen; first += N) {
     V acc[kRows][N];
     clear<P>(acc);
     if constexpr (T::kBlock == 0) {
@@ -186,10 +194,11 @@ __attribute__((noinline)) void page_softmax(const State (&states)[kRows], const 
   static_assert(kRows <= 16);
   const V nothing = P::set1(-kInfinity);
   alignas(64) float now[kRows], less[16] = {};
+  // What no query sees has no score; a weight of 0 would change no sum.
+  const auto vectors = static_cast<int>((most_seen<kRows>(tokens) + 15) / 16);
   for (int t = 0; t < kRows; ++t) {
     V best = nothing;
-#pragma GCC unroll 4
-    for (int v = 0; v < kPageVectors; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       const V s = P::keep_first(P::load(scores[t] + v * 16), tokens[t] - v * 16, nothing);
       P::store(scores[t] + v * 16, s);
       best = P::max(s, best);
@@ -201,8 +210,7 @@ __attribute__((noinline)) void page_softmax(const State (&states)[kRows], const 
   P::store(change, exponential<P>(P::load(less)));  // of all queries at once
   for (int t = 0; t < kRows; ++t) {
     V sum = P::zero();
-#pragma GCC unroll 4
-    for (int v = 0; v < kPageVectors; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       const V p = exponential<P>(P::sub(P::load(scores[t] + v * 16), P::set1(now[t])));
       P::store(scores[t] + v * 16, p);
       sum = P::add(sum, p);
@@ -269,6 +277,15 @@ constexpr int vectors_for(int rows) {
   return n;
 }
 
+/// Calls work(std::integral_constant<int, count>) for a count in [1, kRows].
+template <int kRows, class Work>
+PARE_INLINE void with_rows(int count, Work work) {
+  if constexpr (kRows > 1) {
+    if (count < kRows) return with_rows<kRows - 1>(count, work);
+  }
+  work(std::integral_constant<int, kRows>());
+}
+
 /// page_values over the tokens[t] that each query sees.
 template <class P, class T, int kRows>
 PARE_INLINE void page_values_seen(int value_dim, const float* const (&weights)[kRows], PageHalf values,
@@ -276,12 +293,20 @@ PARE_INLINE void page_values_seen(int value_dim, const float* const (&weights)[k
   int64_t shared = kKvPageTokens;  // tokens that all of them see
   for (int t = 0; t < kRows; ++t) shared = tokens[t] < shared ? tokens[t] : shared;
   page_values<P, T, kRows, vectors_for<P>(kRows)>(value_dim, weights, values, 0, shared, outputs, change);
-  // A value that a query does not see must not reach it, not even times zero: it may be infinite, or not there yet.
-  for (int t = 0; t < kRows; ++t) {
+  // A value that a query does not see must not reach it, not even times zero: it may be infinite, or not there yet. The
+  // heads of a row see the same.
+  constexpr int kMost = kRows < 4 ? kRows : 4;
+  for (int t = 0, count; t < kRows; t += count) {
+    for (count = 1; count < kMost && t + count < kRows && tokens[t + count] == tokens[t];) ++count;
     if (tokens[t] == shared) continue;
-    const float* const one_weight[1] = {weights[t]};
-    float* const one_output[1] = {outputs[t]};
-    page_values<P, T, 1, vectors_for<P>(1)>(value_dim, one_weight, values, shared, tokens[t], one_output, nullptr);
+    with_rows<kMost>(count, [&](auto rows) {
+      constexpr int kSome = decltype(rows)::value;
+      const float* some_weights[kSome];
+      float* some_outputs[kSome];
+      for (int i = 0; i < kSome; ++i) some_weights[i] = weights[t + i], some_outputs[i] = outputs[t + i];
+      page_values<P, T, kSome, vectors_for<P>(kSome)>(value_dim, some_weights, values, shared, tokens[t], some_outputs,
+                                                      nullptr);
+    });
   }
 }
 
@@ -302,18 +327,9 @@ void attend_page(const AttendArgs& a, int64_t span, int64_t query, int64_t page,
   }
   const PageHalf keys{a.key_pages[page], a.value_pages[page], a.head_dim};
   const PageHalf values{a.value_pages[page], a.key_pages[next], kKvPageTokens};
-  page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, scores);
+  page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, most_seen<kRows>(tokens), scores);
   page_softmax<P, kRows>(states, tokens, scores, change);
   page_values_seen<P, T, kRows>(a.value_dim, weights, values, tokens, outputs, change);
-}
-
-/// Calls work(std::integral_constant<int, count>) for a count in [1, kRows].
-template <int kRows, class Work>
-PARE_INLINE void with_rows(int count, Work work) {
-  if constexpr (kRows > 1) {
-    if (count < kRows) return with_rows<kRows - 1>(count, work);
-  }
-  work(std::integral_constant<int, kRows>());
 }
 
 /// Calls work(query, rows, tokens) for runs of queries that each see tokens[i] >= 1 of a page, tiles of up to

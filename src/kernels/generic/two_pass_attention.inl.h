@@ -92,7 +92,7 @@ template <class P, class T>
 void two_pass_scores(const TwoPassArgs& a, int64_t span) {
   const TwoPassSpan s(a, span);
   for_pages(a, span, [&](int64_t i, int64_t page, int64_t next) {
-    for_runs_seeing<P>(page, a.query_count, a.visible, [&](int64_t query, auto rows, const int64_t*) {
+    for_runs_seeing<P>(page, a.query_count, a.visible, [&](int64_t query, auto rows, const int64_t* tokens) {
       constexpr int kRows = decltype(rows)::value;
       for (int map = 0; map < a.maps; ++map) {
         const float* queries[kRows];
@@ -101,7 +101,8 @@ void two_pass_scores(const TwoPassArgs& a, int64_t span) {
         const bool last = map + 1 == a.maps;
         const std::byte* after = last ? a.key_pages[0][next] : a.key_pages[map + 1][page];
         const PageHalf keys{a.key_pages[map][page], after, a.head_dim};
-        page_scores<P, T, kRows, vectors_for<P>(kRows)>(a.head_dim, a.scale, queries, keys, to);
+        page_scores<P, T, kRows, vectors_for<P>(kRows)>(a.head_dim, a.scale, queries, keys, most_seen<kRows>(tokens),
+                                                        to);
       }
     });
   });
