@@ -26,6 +26,11 @@ constexpr size_t kGainParts = 4;
 // be in the way of what the next piece reads.
 constexpr int kLinesAPiece = 32;
 
+const kernels::Elementwise& math() {
+  static const kernels::Elementwise& of_this_machine = kernels::elementwise(cpu_features());
+  return of_this_machine;
+}
+
 /// Asks for the beginning of `bytes` and drops it.
 void ask_for_first(std::span<const std::byte>& bytes, size_t count) {
   constexpr size_t kLine = 64;
@@ -70,16 +75,22 @@ void LinearInput::set_normed(const float* from, const std::vector<float>& gain, 
   norm_ = {from, gain.data(), epsilon, normed};
 }
 
-void LinearInput::norm_row(int64_t row) const {
-  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
-  if (norm_.from)
-    math.rms_norm(norm_.from + row * columns_, norm_.gain, norm_.epsilon, norm_.to + row * columns_, columns_);
+/// A row as it is multiplied. Where it is still to be normalised, that is done in the worker's own memory: rows that
+/// other threads wrote are read only, not written once more.
+const float* LinearInput::row(int64_t row, int worker) {
+  const int64_t at = row * columns_;
+  if (!norm_.from) return values_ + at;
+  Buffer<float>& normed = normed_[static_cast<size_t>(worker)];
+  normed.reserve(static_cast<size_t>(columns_));
+  math().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, normed.data(), columns_);
+  return normed.data();
 }
 
 const float* LinearInput::values(ThreadPool& pool) {
   if (norm_.from) {
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) norm_row(i);
+      for (int64_t at = begin * columns_; at < end * columns_; at += columns_)
+        math().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, norm_.to + at, columns_);
     });
     norm_ = {};
   }
@@ -87,33 +98,29 @@ const float* LinearInput::values(ThreadPool& pool) {
 }
 
 LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool& pool) {
-  const auto& row = kernels::input_format(format);
+  const auto& kind = kernels::input_format(format);
   // Activations used as they are lie close together, whatever a prepared row would be padded to.
-  if (!row.prepare) return {reinterpret_cast<const std::byte*>(values(pool)), columns_ * int64_t{sizeof(float)}};
-  const int64_t stride = row.stride(columns_);
+  if (!kind.prepare) return {reinterpret_cast<const std::byte*>(values(pool)), columns_ * int64_t{sizeof(float)}};
+  const int64_t stride = kind.stride(columns_);
   Prepared& prepared = prepared_[static_cast<size_t>(format)];
   Buffer<std::byte>& storage = prepared.storage[prepared.now];
   if (!prepared.ready) {
     storage.reserve(static_cast<size_t>(rows_ * stride));
     std::byte* const to = storage.data();
-    for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        norm_row(i);
-        row.prepare(values_ + i * columns_, columns_, to + i * stride);
-      }
+    for_tasks(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) kind.prepare(row(i, worker), columns_, to + i * stride);
     });
-    norm_ = {};
     prepared.ready = true;
   }
   return {storage.data(), stride};
 }
 
 LinearInput::Next LinearInput::next(kernels::InputFormat format, int64_t columns) {
-  const auto& row = kernels::input_format(format);
-  if (!row.prepare) return {};
+  const auto& kind = kernels::input_format(format);
+  if (!kind.prepare) return {};
   Prepared& prepared = prepared_[static_cast<size_t>(format)];
   Buffer<std::byte>& storage = prepared.storage[prepared.ready ? 1 - prepared.now : prepared.now];
-  const int64_t stride = row.stride(columns);
+  const int64_t stride = kind.stride(columns);
   storage.reserve(static_cast<size_t>(rows_ * stride));
   return {storage.data(), rows_, stride};
 }

@@ -34,10 +34,12 @@ struct LinearGroup {
 /// the rows change.
 class LinearInput {
  public:
+  explicit LinearInput(int threads) : normed_(static_cast<size_t>(threads)) {}
   /// New rows: values [rows, columns], which must stay until the products are done.
   void set(const float* values, int64_t rows, int64_t columns);
-  /// New rows: the RMS norm of those at `from` ([rows, gain.size()]), which is written to `normed` (may be the same)
-  /// when they are first asked for, each row right before it is prepared.
+  /// New rows: the RMS norm of those at `from` ([rows, gain.size()]), which must stay until the products are done. Each
+  /// row is normalised right before it is prepared; all are written to `normed` (may be `from`) only where the rows
+  /// themselves are asked for.
   void set_normed(const float* from, const std::vector<float>& gain, float epsilon, float* normed, int64_t rows);
   int64_t rows() const { return rows_; }
   /// The rows themselves: [rows, columns].
@@ -58,7 +60,7 @@ class LinearInput {
   Next next(kernels::InputFormat format, int64_t columns);
 
  private:
-  void norm_row(int64_t row) const;
+  const float* row(int64_t row, int worker);
 
   const float* values_ = nullptr;
   int64_t rows_ = 0, columns_ = 0;
@@ -74,6 +76,7 @@ class LinearInput {
     Buffer<std::byte> storage[2];
   };
   std::array<Prepared, kernels::kInputFormats> prepared_;  // by format
+  std::vector<Buffer<float>> normed_;                      // [threads] a row of each
 };
 
 /// Called for output columns [begin, end).

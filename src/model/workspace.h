@@ -76,7 +76,7 @@ struct Model::Workspace {
   LinearInput input;
   Multiplier multiplier;
 
-  explicit Workspace(ThreadPool& pool) : multiplier(pool) {}
+  explicit Workspace(ThreadPool& pool) : input(pool.size()), multiplier(pool) {}
   void reserve(const ModelConfig& config, int64_t rows);
   void reserve_scratch(int threads, int64_t floats);
   /// cos and sin of every row for a rope; kept while the same rope and chunk are asked for.
