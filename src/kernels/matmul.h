@@ -92,6 +92,8 @@ struct Packing {
   /// multiples of them.
   int64_t panel_inputs = INT64_MAX;
   int64_t panel_rows = 0;
+  /// And for each so many activation rows again: more may as well be dealt out as parts by themselves.
+  int64_t panel_input_rows = INT64_MAX;
 
   /// multiply applies MultiplyArgs::scale; otherwise its caller does.
   bool applies_scale = false;

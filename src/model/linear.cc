@@ -17,6 +17,8 @@ constexpr int64_t kSlicesPerThread = 256;
 constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
+// Activation rows of a part are a multiple of this, but of the last.
+constexpr int64_t kPartGrain = 32;
 
 // What the thread that begins loops reads next, beside weights, it asks for in so many parts, one after each of its
 // first pieces: at that time all others wait for it, and it comes from memory.
@@ -134,18 +136,22 @@ Lines LinearInput::Next::of(int worker, int workers) const {
 
 namespace {
 
-/// How the rows of a group are dealt out: in units of whole register tiles of any of its packings.
+/// How the rows of a group are dealt out: in units of whole register tiles of any of its packings. Many activation rows
+/// are cut into parts, and all units come once for each, so that what a thread reads of them stays in its cache.
 class Dealing {
  public:
-  Dealing(const LinearGroup& group, int64_t input_rows, int threads) : group_(group), threads_(threads) {
-    int64_t rows = 0, panel = 0;
+  Dealing(const LinearGroup& group, int64_t input_rows, int threads)
+      : group_(group), threads_(threads), input_rows_(input_rows) {
+    int64_t rows = 0, panel = 0, most_inputs = 0;
     for (const Linear& linear : group.linears) {
       const kernels::Packing& packing = linear.weight->packing();
       unit_ = std::max<int64_t>(unit_, packing.row_group);
       if (input_rows >= packing.panel_inputs) panel = std::max(panel, packing.panel_rows);
+      most_inputs = std::max(most_inputs, packing.panel_input_rows);
       rows += linear.outputs();
     }
     in_panels_ = panel > 0;
+    if (in_panels_ && most_inputs < input_rows) parts_ = (input_rows + most_inputs - 1) / most_inputs;
     while (panel > kLeastPanelRows && rows < panel * kPanelsPerThread * threads) panel /= 2;
     unit_ = std::max(unit_, panel);
     work_ = rows * group.linears[0].weight->columns * input_rows;
@@ -154,7 +160,7 @@ class Dealing {
       units_ = group.side_by_side ? units : units_ + units;
     }
     const int64_t slices = std::clamp<int64_t>(work_ / (threads * kSliceWork), 1, kSlicesPerThread);
-    ranges_ = std::min(threads * slices, units_);
+    ranges_ = std::min(threads * slices, units_ * parts_);
   }
   int64_t work() const { return work_; }
   int64_t ranges() const { return ranges_; }
@@ -163,17 +169,16 @@ class Dealing {
   struct Rows {
     size_t linear;
     int64_t begin, end;
+    int64_t first_input, end_input;
+    bool last;  // of those of the same units
   };
   /// Calls visit(rows) for what ranges [first_range, end_range) hold, in order.
   template <class Visit>
   void each(int64_t first_range, int64_t end_range, Visit visit) const {
-    const int64_t begin = units_ * first_range / ranges_, end = units_ * end_range / ranges_;
-    int64_t first = 0;  // unit of the linear's first row
-    for (size_t i = 0; i < group_.linears.size(); ++i) {
-      const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
-      const int64_t from = std::max(begin - first, int64_t{0}), to = std::min(end - first, units);
-      if (from < to) visit(Rows{i, from * unit_, std::min(to * unit_, rows)});
-      if (!group_.side_by_side) first += units;
+    const int64_t all = units_ * parts_;
+    const int64_t first = all * first_range / ranges_, end = all * end_range / ranges_;
+    for (int64_t part = first / units_; part * units_ < end; ++part) {
+      each_of_part(part, std::max(first - part * units_, int64_t{0}), std::min(end - part * units_, units_), visit);
     }
   }
   /// First of the ranges that a worker begins with.
@@ -194,10 +199,30 @@ class Dealing {
   }
 
  private:
+  /// Units [begin, end) of a part.
+  template <class Visit>
+  void each_of_part(int64_t part, int64_t begin, int64_t end, Visit visit) const {
+    int64_t first = 0;  // unit of the linear's first row
+    for (size_t i = 0; i < group_.linears.size(); ++i) {
+      const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
+      const int64_t from = std::max(begin - first, int64_t{0}), to = std::min(end - first, units);
+      const bool last = !group_.side_by_side || i + 1 == group_.linears.size();
+      if (from < to)
+        visit(Rows{i, from * unit_, std::min(to * unit_, rows), first_input(part), first_input(part + 1), last});
+      if (!group_.side_by_side) first += units;
+    }
+  }
+  /// Parts begin at whole tiles of any kernel.
+  int64_t first_input(int64_t part) const {
+    const int64_t at = (input_rows_ * part / parts_ + kPartGrain - 1) / kPartGrain * kPartGrain;
+    return part == parts_ ? input_rows_ : std::min(at, input_rows_);
+  }
+
   const LinearGroup& group_;
   int threads_;
+  int64_t input_rows_;
   bool in_panels_ = false;
-  int64_t unit_ = 16, units_ = 0, work_ = 0, ranges_ = 0;
+  int64_t unit_ = 16, units_ = 0, parts_ = 1, work_ = 0, ranges_ = 0;
 };
 
 }  // namespace
@@ -221,19 +246,20 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
     const Linear& linear = group.linears[rows.linear];
     const PackedWeight& weight = *linear.weight;
     const auto prepared = input.prepared(format(weight), pool_);
-    float* output = outputs[rows.linear];
-    weight.kernel.multiply({weight.data, weight.rows, weight.columns, prepared.data, prepared.stride, input.rows(),
-                            output, weight.rows, rows.begin, rows.end, weight.scale, then,
-                            dealing.address(rows) == expected});
+    const int64_t input_rows = rows.end_input - rows.first_input;
+    float* output = outputs[rows.linear] + rows.first_input * weight.rows;
+    weight.kernel.multiply({weight.data, weight.rows, weight.columns,
+                            prepared.data + rows.first_input * prepared.stride, prepared.stride, input_rows, output,
+                            weight.rows, rows.begin, rows.end, weight.scale, then, dealing.address(rows) == expected});
     expected = then;
     const bool scale = weight.scale != 1 && !weight.packing().applies_scale;
-    if (linear.bias.empty() && !scale) return;
-    for (int64_t row = 0; row < input.rows(); ++row) {
+    for (int64_t row = 0; row < input_rows && (scale || !linear.bias.empty()); ++row) {
       float* out = output + row * weight.rows;
       for (int64_t r = rows.begin; scale && r < rows.end; ++r) out[r] *= weight.scale;
       if (linear.bias.empty()) continue;
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
+    if (finish && rows.last) finish(rows.begin, rows.end, rows.first_input, rows.end_input);
   };
   for_tasks(
       pool_, dealing.ranges(), dealing.work(),
@@ -257,7 +283,6 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
           piece = rows;
         });
         compute(*piece, later.data(), expected);
-        if (finish) finish(piece->begin, piece->end);
         mine.writes.ask(kLinesAPiece);
         ask_for_first(mine.gain, more ? gain.size() / kGainParts : gain.size());
         if (!more) pool_.ask_while_waiting(worker, mine.writes, later);

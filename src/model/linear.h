@@ -79,8 +79,8 @@ class LinearInput {
   std::vector<Buffer<float>> normed_;                      // [threads] a row of each
 };
 
-/// Called for output columns [begin, end).
-using FinishColumns = FunctionRef<void(int64_t begin, int64_t end)>;
+/// Called for output columns [begin, end) of rows [first, last).
+using FinishColumns = FunctionRef<void(int64_t begin, int64_t end, int64_t first, int64_t last)>;
 
 /// Runs groups one after the other, each as one parallel loop.
 class Multiplier {
@@ -88,8 +88,8 @@ class Multiplier {
   explicit Multiplier(ThreadPool& pool) : pool_(pool), expected_(static_cast<size_t>(pool.size())) {}
 
   /// outputs[i] [input rows, outputs of linear i] = input * weight^T + bias. `finish`, if given, is called in the loop
-  /// for output columns [begin, end) of every row as soon as they are there (of all the group's outputs if it is
-  /// side by side, of its only one otherwise).
+  /// for a part of the outputs as soon as it is there (of all the group's outputs if it is side by side, of its only
+  /// one otherwise).
   void run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs,
            FinishColumns finish = nullptr);
 

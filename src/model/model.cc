@@ -364,8 +364,8 @@ void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* obs
 void Model::add_product(const LinearGroup& group) {
   Workspace& w = *work_;
   const int64_t hidden = config_.hidden, rows = w.input.rows();
-  const auto add = [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < rows * hidden; at += hidden) {
+  const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
+    for (int64_t at = first * hidden + begin; at < last * hidden; at += hidden) {
       math().add(w.stream.data() + at, w.delta.data() + at, end - begin);
     }
   };
@@ -374,7 +374,7 @@ void Model::add_product(const LinearGroup& group) {
   w.multiplier.run(group, w.input, delta, whole ? FinishColumns(add) : nullptr);
   if (whole) return;
   communicator_.all_reduce(w.delta.data(), rows * hidden);
-  add(0, hidden);
+  add(0, hidden, 0, rows);
 }
 
 /// The input of an output projection: the rows, normalised in place where `gain` is not empty.
@@ -425,8 +425,8 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   show_input(observer, ActivationSite::kMlpInput, index, batch, w.input, hidden, pool_);
   float* const gate_up[] = {w.gate.data(), w.up.data()};
   const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
-  const auto activate = [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < rows * config.width; at += config.width) {
+  const auto activate = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
+    for (int64_t at = first * config.width + begin; at < last * config.width; at += config.width) {
       float* gate = w.gate.data() + at;
       multiply(gate, w.up.data() + at, gate, end - begin);
     }

@@ -119,13 +119,25 @@ TEST(Model, ContextsSharedByThreadsGiveTheSame) {
   }
 }
 
+// Longer ones than kMaxChunkRows in chunks, and products of many rows part by part.
 TEST(Model, LongBatchesGoThroughInChunks) {
   ModelConfig config = small_config();
+  config.hidden = 256;
   config.context = 2000;
-  ThreadPool pool(2);
-  const auto model = Model::random(config, DType::kF32, pool, 1);
-  const auto ids = some_tokens(kMaxChunkRows + 100, 3, config.vocabulary);
-  EXPECT_EQ(all_logits(*model, ids, kMaxChunkRows + 100, DType::kF32), all_logits(*model, ids, 100, DType::kF32));
+  config.layers.resize(2);
+  for (LayerConfig& layer : config.layers) {
+    layer.attention->heads = 8;
+    layer.mlp->width = 256;
+  }
+  ThreadPool one(1), three(3);
+  for (DType type : {DType::kF32, DType::kQ8_0, DType::kTQ2_0}) {
+    SCOPED_TRACE(info(type).name);
+    const auto model = Model::random(config, type, three, 1), alone = Model::random(config, type, one, 1);
+    const auto ids = some_tokens(kMaxChunkRows + 201, 3, config.vocabulary);
+    const auto expected = all_logits(*alone, ids, 100, DType::kF32);
+    for (int64_t rows : {kMaxChunkRows + 201, int64_t{449}, int64_t{193}})
+      EXPECT_EQ(all_logits(*model, ids, rows, DType::kF32), expected) << rows << " rows at a time";
+  }
 }
 
 TEST(Model, DroppedPartsTakeNoCache) {

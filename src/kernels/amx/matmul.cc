@@ -34,6 +34,7 @@ struct Blocks {
     packing.multiply_one_stream = multiply_one_stream;
     packing.panel_inputs = kFewest;
     packing.panel_rows = Panels::kGroups * kInterleavedRows;
+    packing.panel_input_rows = Panels::kInputs;
     return packing;
   }
 };

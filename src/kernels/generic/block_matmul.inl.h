@@ -384,7 +384,8 @@ struct BlockKernel {
             .multiply = multiply,
             .multiply_one_stream = P::kBlockRowGroups > 1 ? multiply_one_stream : nullptr,
             .panel_inputs = P::kBlockPanelInputs,
-            .panel_rows = RegisterPanels::kGroups * kInterleavedRows};
+            .panel_rows = RegisterPanels::kGroups * kInterleavedRows,
+            .panel_input_rows = RegisterPanels::kInputs};
   }
 };
 

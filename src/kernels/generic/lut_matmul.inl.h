@@ -182,6 +182,7 @@ constexpr Packing lut_packing(const char* layout, const char* isa) {
           .pack_codes = pack_lut<Layout>,
           .panel_inputs = LutKernel<L, E, Layout>::kPanelInputs,
           .panel_rows = RegisterTiles<E>::kPanelGroups * kInterleavedRows,
+          .panel_input_rows = RegisterTiles<E>::kInputRows,
           .applies_scale = true,
           // Unpacked once for all of them; and their tables would take ten times what their codes do.
           .many_rows = LutKernel<L, E, Layout>::kPanelInputs,

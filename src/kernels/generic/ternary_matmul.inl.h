@@ -381,6 +381,7 @@ struct TernaryKernel {
             .pack_codes = pack_ternary<Layout>,
             .panel_inputs = E::kTernaryPanelInputs,
             .panel_rows = kPanelGroups * kInterleavedRows,
+            .panel_input_rows = Panels::kInputRows,
             .applies_scale = true};
   }
 };
