@@ -71,37 +71,48 @@ struct AmxPanels {
     _tile_stored(0, sums, bytes);
   }
   /// As RegisterTiles::multiply. Weights are unpacked, where that can be, while tiles multiply the first activations.
-  template <class Unpack, class WillWrite>
+  template <class Unpack, class Rows>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
                        int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
-                       WillWrite will_write) {
+                       const Rows& rows) {
+    const auto begin = [&](int64_t i, int64_t end) __attribute__((always_inline)) {
+      rows.begin(i, end);
+      tiles_see_memory();
+    };
+    const auto done = [&](int64_t i, int64_t end) __attribute__((always_inline)) {
+      tiles_see_memory();
+      rows.done(i, end);
+    };
     const auto whole = [&](int64_t i, auto between) __attribute__((always_inline)) {
+      begin(i, i + 2 * kTileRows);
       two_by_two(
           panel, stride, input + i * input_stride, input_stride, strips, sums + i * sums_stride, sums_stride,
-          between, [&](int64_t row) __attribute__((always_inline)) { will_write(i + row); });
+          between, [&](int64_t row) __attribute__((always_inline)) { rows.will_write(i + row); });
+      done(i, i + 2 * kTileRows);
     };
     int64_t i = 0;
     if (groups == kPanelGroups && inputs >= 2 * kTileRows) {
       unpack(0, kAhead < strips ? kAhead : strips);
-      tiles_see_memory();
       whole(
-          0, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
-            unpack(begin, end);
+          0, [&](int64_t first, int64_t end) __attribute__((always_inline)) {
+            unpack(first, end);
             tiles_see_memory();
           });
       for (i = 2 * kTileRows; i + 2 * kTileRows <= inputs; i += 2 * kTileRows) whole(i, [](int64_t, int64_t) {});
     } else {
       unpack(0, strips);
-      tiles_see_memory();
     }
-    for (; i + kTileRows <= inputs; i += kTileRows)
+    for (; i + kTileRows <= inputs; i += kTileRows) {
+      begin(i, i + kTileRows);
       for (int g = 0; g < groups; ++g)
         one(panel + g * stride, input + i * input_stride, input_stride, strips,
             sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+      done(i, i + kTileRows);
+    }
     if (i < inputs)
       RegisterTiles<E>::multiply(
           panel, stride, groups, input + i * input_stride, input_stride, inputs - i, strips, sums + i * sums_stride,
-          sums_stride, [](int64_t, int64_t) {}, [&](int64_t row) { will_write(i + row); });
+          sums_stride, [](int64_t, int64_t) {}, rows.from(i));
   }
 };
 

@@ -192,19 +192,21 @@ struct RegisterTiles {
     tile<G, C>(panel, stride, input, input_stride, strips, sums, sums_stride);
   }
   /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart.
-  /// unpack(begin, end) puts these strips into the panel; each is called for once, in order. will_write(i) asks for
-  /// memory that takes the results of an activation row; this is called once for each at most.
-  template <class Unpack, class WillWrite>
+  /// unpack(begin, end) puts these strips into the panel; each is called for once, in order. Of `rows`, begin(i, end)
+  /// is called before the sums of these activation rows are read, will_write(i) before each row is done, once at most,
+  /// and done(i, end) when they are.
+  template <class Unpack, class Rows>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
                        int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
-                       WillWrite will_write) {
+                       const Rows& rows) {
     unpack(0, strips);
     const int64_t tiles = (inputs + kInputs - 1) / kInputs;
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of nearly the same size: a small last one would cost as much as a whole one.
       const int64_t i = inputs * t / tiles;
       const auto count = static_cast<int>(inputs * (t + 1) / tiles - i);
-      for (int c = 0; c < count; ++c) will_write(i + c);
+      rows.begin(i, i + count);
+      for (int c = 0; c < count; ++c) rows.will_write(i + c);
       int g = 0;
       for (; g + kGroups <= groups; g += kGroups)
         tile_of<kGroups, kInputs>(count, panel + g * stride, stride, input + i * input_stride, input_stride, strips,
@@ -212,6 +214,7 @@ struct RegisterTiles {
       for (; g < groups; ++g)
         tile_of<1, kInputs>(count, panel + g * stride, stride, input + i * input_stride, input_stride, strips,
                             sums + i * sums_stride + g * kInterleavedRows, sums_stride);
+      rows.done(i, i + count);
     }
   }
 };
@@ -310,6 +313,37 @@ struct TernaryKernel {
     if (last == all && filled < whole) std::memset(panel + filled, 0, static_cast<size_t>(whole - filled));
   }
 
+  /// The sums of a panel's activation rows, [inputs, kRows] at `sums`, from one panel of columns to the next: they
+  /// begin with the first and become outputs with the last.
+  struct PanelSums {
+    static constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
+    const MultiplyArgs& a;
+    int64_t input, row;
+    int groups;
+    bool first, last;
+    int32_t* sums;
+
+    /// Those from row i on.
+    PARE_INLINE PanelSums from(int64_t i) const { return {a, input + i, row, groups, first, last, sums + i * kRows}; }
+    PARE_INLINE void begin(int64_t i, int64_t end) const {
+      for (; first && i < end; ++i)
+        for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
+    }
+    PARE_INLINE void will_write(int64_t i) const {
+      auto* to = reinterpret_cast<std::byte*>(a.output + (input + i) * a.output_stride + row);
+      const int64_t rows = a.row_end - row < kRows ? a.row_end - row : kRows;
+      for (int64_t at = 0; last && at < rows * 4; at += kCacheLine) ask_to_write(to + at);
+    }
+    PARE_INLINE void done(int64_t i, int64_t end) const {
+      for (; last && i < end; ++i)
+        for (int g = 0; g < groups; ++g) {
+          TernarySum<E, TernaryBytes> sum;
+          sum.restore(sums + i * kRows + g * kInterleavedRows);
+          finish(a, input + i, row + g * kInterleavedRows, sum);
+        }
+    }
+  };
+
   /// expand_groups(row, groups, k, columns, begin, end, panel, stride) unpacks strips [begin, end) of these columns of
   /// `groups` groups of 16 rows from `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
@@ -325,28 +359,16 @@ struct TernaryKernel {
       const auto groups = static_cast<int>((rows + kInterleavedRows - 1) / kInterleavedRows);
       for (int64_t input = 0; input < a.input_rows; input += Panels::kInputRows) {
         const int64_t left = a.input_rows - input, inputs = left < Panels::kInputRows ? left : Panels::kInputRows;
-        for (int64_t i = 0; i < inputs; ++i)
-          for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
-          const bool last = k + columns == a.columns;
           Panels::multiply(
               panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs, strips_of<TernaryBytes>(columns),
               sums, kRows,
               [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
                 expand_groups(row, groups, k, columns, begin, end, panel, kPanelBytes);
               },
-              [&](int64_t i) __attribute__((always_inline)) {
-                auto* to = reinterpret_cast<std::byte*>(a.output + (input + i) * a.output_stride + row);
-                for (int64_t at = 0; last && at < rows * 4; at += kCacheLine) ask_to_write(to + at);
-              });
+              PanelSums{a, input, row, groups, k == 0, k + columns == a.columns, sums});
         }
-        for (int64_t i = 0; i < inputs; ++i)
-          for (int g = 0; g < groups; ++g) {
-            TernarySum<E, TernaryBytes> sum;
-            sum.restore(sums + i * kRows + g * kInterleavedRows);
-            finish(a, input + i, row + g * kInterleavedRows, sum);
-          }
       }
     }
     Panels::end();
