@@ -41,7 +41,7 @@ struct Softmax {
 };
 
 Softmax softmax(const float* logits, int64_t count, float* weights, int64_t position) {
-  const kernels::Elementwise& ops = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& ops = kernels::elementwise();
   const int64_t top = ops.argmax(logits, count);
   const double sum = ops.exp_shifted(logits, logits[top], weights, count);
   if (!std::isfinite(sum) || !std::isfinite(logits[top])) {

@@ -144,7 +144,7 @@ PerplexityResult summarize(const TextWindows& windows, std::span<const double> n
 
 PerplexityResult perplexity(Model& model, const TextWindows& windows, DType kv, Progress& progress,
                             const CancelFlag* cancel) {
-  const kernels::Elementwise& ops = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& ops = kernels::elementwise();
   const int64_t vocabulary = model.config().vocabulary;
   std::vector<double> nats(static_cast<size_t>(windows.counted()));
   score_rows(

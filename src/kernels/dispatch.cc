@@ -50,6 +50,11 @@ const Elementwise& elementwise(CpuFeatures features) {
   fail("no kernels serve CPU features '{}'", describe(features));
 }
 
+const Elementwise& elementwise() {
+  static const Elementwise& of_this_process = elementwise(cpu_features());
+  return of_this_process;
+}
+
 const KvFormat& kv_format(DType type, CpuFeatures features) {
   for (const KvRow& row : family_tables().kv)
     if (row.format->type == type && has(features, row.required)) return *row.format;

@@ -28,6 +28,8 @@ struct Elementwise {
   int64_t (*argmax)(const float* x, int64_t n);
 };
 
+/// Those that the given features serve; by default what this process may use.
 const Elementwise& elementwise(CpuFeatures features);
+const Elementwise& elementwise();
 
 }  // namespace pare::kernels

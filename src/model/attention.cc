@@ -33,7 +33,7 @@ int64_t slot_of(const KvCache& cache, int index, int sequence, int64_t rows_afte
 
 /// Query heads [first, first + count) of one row.
 void Model::rotate_queries(int index, int64_t row, int first, int count) {
-  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& math = kernels::elementwise();
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
   const int64_t half = config.rope.dims / 2;
@@ -43,7 +43,7 @@ void Model::rotate_queries(int index, int64_t row, int first, int count) {
 
 /// The key of one KV head of one row, rotated.
 void Model::store_key(int index, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head) {
-  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& math = kernels::elementwise();
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;
   const int64_t half = config.rope.dims / 2;
@@ -220,7 +220,7 @@ void Model::attend_online(const AttentionRun& run) {
 
 /// The norm of each output, where there is one.
 void Model::finish_outputs(const AttentionRun& run, const kernels::TwoPassArgs& args) {
-  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& math = kernels::elementwise();
   run.cache.format().two_pass.outputs(args);
   if (run.weights.head_norm.empty()) return;
   for (int i = 0; i < args.query_count; ++i) {
@@ -274,7 +274,7 @@ void Model::attend_two_pass(const AttentionRun& run) {
 
 /// lambda of each row and pair: the layer's, or the sigmoid of a projection of the input that queries and keys have.
 void Model::fill_lambda(int index, int64_t rows) {
-  static const kernels::Elementwise& math = kernels::elementwise(cpu_features());
+  const kernels::Elementwise& math = kernels::elementwise();
   const AttentionConfig& config = *config_.layers[static_cast<size_t>(index)].attention;
   AttentionWeights& weights = *layers_[static_cast<size_t>(index)].attention;
   Workspace& w = *work_;

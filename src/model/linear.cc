@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/cache_lines.h"
 #include "kernels/elementwise.h"
 
 namespace pare {
@@ -28,16 +29,10 @@ constexpr size_t kGainParts = 4;
 // be in the way of what the next piece reads.
 constexpr int kLinesAPiece = 32;
 
-const kernels::Elementwise& math() {
-  static const kernels::Elementwise& of_this_machine = kernels::elementwise(cpu_features());
-  return of_this_machine;
-}
-
 /// Asks for the beginning of `bytes` and drops it.
 void ask_for_first(std::span<const std::byte>& bytes, size_t count) {
-  constexpr size_t kLine = 64;
   const size_t here = std::min(count, bytes.size());
-  for (size_t i = 0; i < here; i += kLine) __builtin_prefetch(bytes.data() + i, 0, 2);
+  for (size_t i = 0; i < here; i += kCacheLine) __builtin_prefetch(bytes.data() + i, 0, 2);
   bytes = bytes.subspan(here);
 }
 
@@ -84,7 +79,7 @@ const float* LinearInput::row(int64_t row, int worker) {
   if (!norm_.from) return values_ + at;
   Buffer<float>& normed = normed_[static_cast<size_t>(worker)];
   normed.reserve(static_cast<size_t>(columns_));
-  math().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, normed.data(), columns_);
+  kernels::elementwise().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, normed.data(), columns_);
   return normed.data();
 }
 
@@ -92,7 +87,7 @@ const float* LinearInput::values(ThreadPool& pool) {
   if (norm_.from) {
     for_rows(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end) {
       for (int64_t at = begin * columns_; at < end * columns_; at += columns_)
-        math().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, norm_.to + at, columns_);
+        kernels::elementwise().rms_norm(norm_.from + at, norm_.gain, norm_.epsilon, norm_.to + at, columns_);
     });
     norm_ = {};
   }
@@ -170,7 +165,6 @@ class Dealing {
     size_t linear;
     int64_t begin, end;
     int64_t first_input, end_input;
-    bool last;  // of those of the same units
   };
   /// Calls visit(rows) for what ranges [first_range, end_range) hold, in order.
   template <class Visit>
@@ -206,9 +200,7 @@ class Dealing {
     for (size_t i = 0; i < group_.linears.size(); ++i) {
       const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
       const int64_t from = std::max(begin - first, int64_t{0}), to = std::min(end - first, units);
-      const bool last = !group_.side_by_side || i + 1 == group_.linears.size();
-      if (from < to)
-        visit(Rows{i, from * unit_, std::min(to * unit_, rows), first_input(part), first_input(part + 1), last});
+      if (from < to) visit(Rows{i, from * unit_, std::min(to * unit_, rows), first_input(part), first_input(part + 1)});
       if (!group_.side_by_side) first += units;
     }
   }
@@ -259,7 +251,8 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
       if (linear.bias.empty()) continue;
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
-    if (finish && rows.last) finish(rows.begin, rows.end, rows.first_input, rows.end_input);
+    const bool whole = !group.side_by_side || rows.linear + 1 == group.linears.size();
+    if (finish && whole) finish(rows.begin, rows.end, rows.first_input, rows.end_input);
   };
   for_tasks(
       pool_, dealing.ranges(), dealing.work(),

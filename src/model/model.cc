@@ -75,7 +75,7 @@ class FileReadAhead {
   std::thread thread_;
 };
 
-const kernels::Elementwise& math() { return kernels::elementwise(cpu_features()); }
+const kernels::Elementwise& math() { return kernels::elementwise(); }
 
 void show(Observer* observer, ActivationSite site, int layer, const Batch& batch, const float* values, int64_t rows,
           int64_t width) {

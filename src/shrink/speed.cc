@@ -28,7 +28,7 @@ class Decoder {
   /// Seconds a token.
   double run(int64_t tokens, const CancelFlag* cancel) {
     cache_.truncate(0, prompt_);
-    const kernels::Elementwise& ops = kernels::elementwise(cpu_features());
+    const kernels::Elementwise& ops = kernels::elementwise();
     int32_t token = last_;
     const auto start = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < tokens; ++i) {

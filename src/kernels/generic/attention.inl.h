@@ -186,16 +186,17 @@ __attribute__((noinline)) void page_scores(int head_dim, float scale_of_scores, 
   }
 }
 
-/// Scores to weights exp(s - m') in place; the states' maxima and sums move on. change: the factors for what is summed.
+/// Scores of the first `seen` tokens to weights exp(s - m') in place; the states' maxima and sums move on. change: the
+/// factors for what is summed.
 template <class P, int kRows>
-__attribute__((noinline)) void page_softmax(const State (&states)[kRows], const int64_t* tokens,
+__attribute__((noinline)) void page_softmax(const State (&states)[kRows], const int64_t* tokens, int64_t seen,
                                             float (*scores)[kKvPageTokens], float* change) {
   using V = typename P::V;
   static_assert(kRows <= 16);
   const V nothing = P::set1(-kInfinity);
   alignas(64) float now[kRows], less[16] = {};
   // What no query sees has no score; a weight of 0 would change no sum.
-  const auto vectors = static_cast<int>((most_seen<kRows>(tokens) + 15) / 16);
+  const auto vectors = static_cast<int>((seen + 15) / 16);
   for (int t = 0; t < kRows; ++t) {
     V best = nothing;
     for (int v = 0; v < vectors; ++v) {
@@ -327,8 +328,9 @@ void attend_page(const AttendArgs& a, int64_t span, int64_t query, int64_t page,
   }
   const PageHalf keys{a.key_pages[page], a.value_pages[page], a.head_dim};
   const PageHalf values{a.value_pages[page], a.key_pages[next], kKvPageTokens};
-  page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, most_seen<kRows>(tokens), scores);
-  page_softmax<P, kRows>(states, tokens, scores, change);
+  const int64_t seen = most_seen<kRows>(tokens);
+  page_scores<P, T, kRows, N>(a.head_dim, a.scale, queries, keys, seen, scores);
+  page_softmax<P, kRows>(states, tokens, seen, scores, change);
   page_values_seen<P, T, kRows>(a.value_dim, weights, values, tokens, outputs, change);
 }
 

@@ -348,7 +348,7 @@ struct TernaryKernel {
   /// `groups` groups of 16 rows from `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
-    constexpr int64_t kRows = kPanelGroups * kInterleavedRows;
+    constexpr int64_t kRows = PanelSums::kRows;
     // Unpacking whole strips may write past the last of the panel's.
     constexpr int64_t kPanelBytes = (Panels::kColumns + strip_columns<Layout>()) * kInterleavedRows;
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
