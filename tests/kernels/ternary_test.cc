@@ -134,7 +134,7 @@ TEST(Ternary, EveryPackingIsExact) {
 TEST(Ternary, EveryEndOfAStrip) {
   Random random(fresh_seed());
   for (int64_t columns = 1; columns <= 200; ++columns)
-    for (int64_t inputs : {1, 9}) check(random_case(random, 33, columns, inputs));
+    for (int64_t inputs : {1, 9, 17}) check(random_case(random, 33, columns, inputs));
 }
 
 TEST(Ternary, ManyActivationRows) {
@@ -166,7 +166,7 @@ TEST(Ternary, ExtremeSumsDoNotWrap) {
   for (int64_t columns : {65536, 65535}) {
     for (int sign : {1, -1}) {
       for (int weight : {0, 1, 2}) {
-        for (int64_t inputs : {1, 12}) {
+        for (int64_t inputs : {1, 12, 33}) {
           Case c{17,
                  columns,
                  inputs,

@@ -67,7 +67,7 @@ PARE_INLINE void add_unit(const std::byte* strip, int64_t stride, const std::byt
 template <class L, class E, class Layout>
 struct LutKernel {
   using Panels = RegisterTiles<E>;
-  using Bytes = TernaryKernel<E, TernaryBytes, Panels>;
+  using Bytes = TernaryKernel<E, TernaryBytes>;
   static constexpr int kGroups = L::kGroups;
   /// Activation rows from which a panel pays, though its weights take longer to unpack than those of i2.
   static constexpr int64_t kPanelInputs = 12;
@@ -131,7 +131,7 @@ struct LutKernel {
         });
   }
 
-  /// What TernaryKernel::multiply_panels wants of expand_groups, of all strips at once.
+  /// What TernaryKernel::multiply_panels wants of expand_groups.
   static void expand(const MultiplyArgs& a, int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel,
                      int64_t panel_stride) {
     constexpr int kColumns = kLutStripColumns<Layout>;
@@ -163,9 +163,8 @@ struct LutKernel {
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < kPanelInputs) return multiply_lookups(a);
-    Bytes::multiply_panels(a,
-                           [&](int64_t row, int groups, int64_t k, int64_t columns, int64_t, int64_t, std::byte* panel,
-                               int64_t panel_stride) { expand(a, row, groups, k, columns, panel, panel_stride); });
+    Bytes::multiply_panels(a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel,
+                                  int64_t panel_stride) { expand(a, row, groups, k, columns, panel, panel_stride); });
   }
 };
 

@@ -166,8 +166,6 @@ struct RegisterTiles {
   /// Groups of 16 weight rows in a panel, its columns, and the rows of activations that it is used for.
   static constexpr int kPanelGroups = 4;
   static constexpr int64_t kColumns = E::kTernaryPanelColumns, kInputRows = 192;
-  static void begin() {}
-  static void end() {}
 
   template <int G, int C>
   static void tile(const std::byte* panel, int64_t stride, const int8_t* input, int64_t input_stride, int64_t strips,
@@ -191,15 +189,12 @@ struct RegisterTiles {
     }
     tile<G, C>(panel, stride, input, input_stride, strips, sums, sums_stride);
   }
-  /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart.
-  /// unpack(begin, end) puts these strips into the panel; each is called for once, in order. Of `rows`, begin(i, end)
-  /// is called before the sums of these activation rows are read, will_write(i) before each row is done, once at most,
+  /// sums: [inputs, sums_stride], of `groups` groups of 16 weight rows in a panel, `stride` bytes apart. Of `rows`,
+  /// begin(i, end) is called before the sums of these activation rows are read, will_write(i) before each row is done,
   /// and done(i, end) when they are.
-  template <class Unpack, class Rows>
+  template <class Rows>
   static void multiply(const std::byte* panel, int64_t stride, int groups, const int8_t* input, int64_t input_stride,
-                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, Unpack unpack,
-                       const Rows& rows) {
-    unpack(0, strips);
+                       int64_t inputs, int64_t strips, int32_t* sums, int64_t sums_stride, const Rows& rows) {
     const int64_t tiles = (inputs + kInputs - 1) / kInputs;
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of nearly the same size: a small last one would cost as much as a whole one.
@@ -219,8 +214,9 @@ struct RegisterTiles {
   }
 };
 
-template <class E, class Layout, class Panels>
+template <class E, class Layout>
 struct TernaryKernel {
+  using Panels = RegisterTiles<E>;
   using P = typename E::P;
   static constexpr int kGroups = E::kTernaryGroups, kInputs = E::kTernaryInputs;
   static constexpr int kPanelGroups = Panels::kPanelGroups;
@@ -285,19 +281,16 @@ struct TernaryKernel {
     a.input_rows == 1 ? packed_tiles<E::kTernaryRowGroups, 1>(a) : packed_tiles<kGroups, kInputs>(a);
   }
 
-  /// Unpacks strips [begin, end) of columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the
-  /// last of all with zeros. Memory is asked for as much from `next` on: what is unpacked next in this place.
-  static PARE_INLINE void expand(const std::byte* group, int64_t k, int64_t count, int64_t begin, int64_t end,
-                                 std::byte* panel, const std::byte* next) {
+  /// Unpacks columns [k, k + count) of a group, k a multiple of Panels::kColumns, and fills the last strip with zeros.
+  /// Memory is asked for as much from `next` on: what is unpacked next in this place.
+  static PARE_INLINE void expand(const std::byte* group, int64_t k, int64_t count, std::byte* panel,
+                                 const std::byte* next) {
     constexpr int kSteps = strip_steps<Layout>();
     constexpr int64_t kColumns = strip_columns<Layout>(), kBytes = strip_bytes<Layout>();
     static_assert(Panels::kColumns % kColumns == 0);
     const std::byte* from = group + k / kColumns * kBytes;
-    // A strip of the layout may reach into the panel's next.
-    const auto strips_until = [](int64_t strip) { return (strip * strip_steps<TernaryBytes>() + kSteps - 1) / kSteps; };
-    const int64_t all = strips_of<Layout>(count);
-    const int64_t last = strips_until(end) < all ? strips_until(end) : all;
-    for (int64_t s = strips_until(begin); s < last; ++s) {
+    const int64_t strips = strips_of<Layout>(count);
+    for (int64_t s = 0; s < strips; ++s) {
       ask_for(next + s * kBytes, kBytes);
       unrolled<Layout::kStripVectors>([&](auto v) __attribute__((always_inline)) {
         constexpr int kVector = decltype(v)::value;
@@ -309,8 +302,9 @@ struct TernaryKernel {
         });
       });
     }
-    const int64_t filled = last * kSteps * kStepBytes, whole = end * strip_bytes<TernaryBytes>();
-    if (last == all && filled < whole) std::memset(panel + filled, 0, static_cast<size_t>(whole - filled));
+    const int64_t filled = strips * kSteps * kStepBytes,
+                  whole = strips_of<TernaryBytes>(count) * strip_bytes<TernaryBytes>();
+    if (filled < whole) std::memset(panel + filled, 0, static_cast<size_t>(whole - filled));
   }
 
   /// The sums of a panel's activation rows, [inputs, kRows] at `sums`, from one panel of columns to the next: they
@@ -323,8 +317,6 @@ struct TernaryKernel {
     bool first, last;
     int32_t* sums;
 
-    /// Those from row i on.
-    PARE_INLINE PanelSums from(int64_t i) const { return {a, input + i, row, groups, first, last, sums + i * kRows}; }
     PARE_INLINE void begin(int64_t i, int64_t end) const {
       for (; first && i < end; ++i)
         for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
@@ -344,8 +336,8 @@ struct TernaryKernel {
     }
   };
 
-  /// expand_groups(row, groups, k, columns, begin, end, panel, stride) unpacks strips [begin, end) of these columns of
-  /// `groups` groups of 16 rows from `row` on, as TernaryBytes, to panels `stride` bytes apart.
+  /// expand_groups(row, groups, k, columns, panel, stride) unpacks these columns of `groups` groups of 16 rows from
+  /// `row` on, as TernaryBytes, to panels `stride` bytes apart.
   template <class Expand>
   static void multiply_panels(const MultiplyArgs& a, Expand expand_groups) {
     constexpr int64_t kRows = PanelSums::kRows;
@@ -353,7 +345,6 @@ struct TernaryKernel {
     constexpr int64_t kPanelBytes = (Panels::kColumns + strip_columns<Layout>()) * kInterleavedRows;
     auto* panel = static_cast<std::byte*>(thread_scratch(kPanelGroups * kPanelBytes + Panels::kInputRows * kRows * 4));
     auto* sums = reinterpret_cast<int32_t*>(panel + kPanelGroups * kPanelBytes);
-    Panels::begin();
     for (int64_t row = a.row_begin; row < a.row_end; row += kRows) {
       const int64_t rows = a.row_end - row < kRows ? a.row_end - row : kRows;
       const auto groups = static_cast<int>((rows + kInterleavedRows - 1) / kInterleavedRows);
@@ -361,31 +352,26 @@ struct TernaryKernel {
         const int64_t left = a.input_rows - input, inputs = left < Panels::kInputRows ? left : Panels::kInputRows;
         for (int64_t k = 0; k < a.columns; k += Panels::kColumns) {
           const int64_t columns = a.columns - k < Panels::kColumns ? a.columns - k : Panels::kColumns;
-          Panels::multiply(
-              panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs, strips_of<TernaryBytes>(columns),
-              sums, kRows,
-              [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
-                expand_groups(row, groups, k, columns, begin, end, panel, kPanelBytes);
-              },
-              PanelSums{a, input, row, groups, k == 0, k + columns == a.columns, sums});
+          expand_groups(row, groups, k, columns, panel, kPanelBytes);
+          Panels::multiply(panel, kPanelBytes, groups, codes(a, input) + k, a.input_stride, inputs,
+                           strips_of<TernaryBytes>(columns), sums, kRows,
+                           PanelSums{a, input, row, groups, k == 0, k + columns == a.columns, sums});
         }
       }
     }
-    Panels::end();
   }
 
   static void multiply(const MultiplyArgs& a) {
     if (a.input_rows < E::kTernaryPanelInputs) return multiply_packed(a);
     const int64_t stride = group_bytes<Layout>(a.columns);
     multiply_panels(
-        a, [&](int64_t row, int groups, int64_t k, int64_t columns, int64_t begin, int64_t end, std::byte* panel,
-               int64_t panel_stride) __attribute__((always_inline)) {
+        a, [&](int64_t row, int groups, int64_t k, int64_t columns, std::byte* panel, int64_t panel_stride) {
           for (int g = 0; g < groups; ++g) {
             const std::byte* group = a.weights + (row / kInterleavedRows + g) * stride;
             const std::byte* next = k + columns < a.columns
                                         ? group + (k + columns) / strip_columns<Layout>() * strip_bytes<Layout>()
                                         : group + kPanelGroups * stride;
-            expand(group, k, columns, begin, end, panel + g * panel_stride, next);
+            expand(group, k, columns, panel + g * panel_stride, next);
           }
         });
   }
@@ -408,9 +394,9 @@ struct TernaryKernel {
   }
 };
 
-template <class E, class Layout, class Panels = RegisterTiles<E>>
+template <class E, class Layout>
 constexpr Packing ternary_packing(const char* layout, const char* isa) {
-  return TernaryKernel<E, Layout, Panels>::packing(layout, isa);
+  return TernaryKernel<E, Layout>::packing(layout, isa);
 }
 
 /// InputFormat::kInt8Row of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds
