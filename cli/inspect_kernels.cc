@@ -2,6 +2,7 @@
 #include "inspect_kernels.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -97,6 +98,15 @@ KernelReport make_report(const Checkpoint& checkpoint, Common& common) {
   return report;
 }
 
+/// What became of times that were just measured.
+std::string remembered_text() {
+  const std::filesystem::path file = KernelChoice::cache_path();
+  if (file.empty()) return "not remembered, as neither HOME nor XDG_CACHE_HOME is set";
+  std::error_code error;
+  if (std::filesystem::exists(file, error)) return "remembered in " + printable(file.string());
+  return fmt::format("not remembered, as {} cannot be written", printable(file.string()));
+}
+
 /// What the choices were made by; empty if none was measured.
 std::string times_text(const KernelReport& report, Common& common) {
   const Style& style = common.style();
@@ -121,13 +131,10 @@ std::string times_text(const KernelReport& report, Common& common) {
     }
   }
   if (shown.empty()) return {};
-  const std::string file = KernelChoice::cache_path().string();
   return fmt::format(
-      "\n{}  Decoding of one token with {}, all weights from memory; times are remembered in {}.\n"
+      "\n{}  Decoding of one token with {}, all weights from memory; times are {}.\n"
       "  One further down this machine's preferences is taken only if it is clearly faster ({:.0f}%).\n",
-      table.render(style), plural(report.threads, "thread"),
-      file.empty() ? "no file, as neither HOME nor XDG_CACHE_HOME is set" : printable(file),
-      100 * (KernelChoice::kClearly - 1));
+      table.render(style), plural(report.threads, "thread"), remembered_text(), 100 * (KernelChoice::kClearly - 1));
 }
 
 }  // namespace

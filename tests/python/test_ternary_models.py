@@ -611,9 +611,11 @@ def test_times_of_another_build_are_not_believed(tmp_path):
 
 
 def test_inspect_shows_kernels_to_people(tmp_path):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run([PARE, "inspect", str(STORY), "--kernels"], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done
-    for words in ("chosen", "measured now", "Gweights/s", "i2.", "kernels.json"):
-        assert words in done.stdout, words
+    (tmp_path / "file").touch()
+    for cache, what in ((tmp_path, "are remembered in"), (tmp_path / "file", "are not remembered, as")):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+        done = subprocess.run([PARE, "inspect", str(STORY), "--kernels"], capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done
+        for words in ("chosen", "measured now", "Gweights/s", "i2.", "kernels.json", what):
+            assert words in done.stdout, words
     assert "tl9" in refused("inspect", STORY, "--kernels", "--kernel", "tl9")
