@@ -92,8 +92,9 @@ struct Packing {
   /// multiples of them.
   int64_t panel_inputs = INT64_MAX;
   int64_t panel_rows = 0;
-  /// And for each so many activation rows again: more may as well be dealt out as parts by themselves.
-  int64_t panel_input_rows = INT64_MAX;
+  /// And for each so many activation rows again: more may as well be dealt out as parts by themselves. Parts hold no
+  /// more than so many bytes, either, where unpacking again costs less than activations from beyond a near cache.
+  int64_t panel_input_rows = INT64_MAX, panel_input_bytes = INT64_MAX;
 
   /// multiply applies MultiplyArgs::scale; otherwise its caller does.
   bool applies_scale = false;

@@ -18,10 +18,9 @@ constexpr int64_t kSlicesPerThread = 256;
 constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
-// Prepared activations of a part, which all weights of a thread's share meet: what has room beside these in a
-// second-level cache of 1 MB, or in a thread's half of a larger one. Rows of a part are a multiple of kPartGrain, but
-// of the last, and not so few that unpacking weights for them would cost more.
-constexpr int64_t kPartBytes = 700 << 10, kPartGrain = 32, kLeastPartRows = 64;
+// Activation rows of a part are a multiple of this, but of the last; and not so few that unpacking weights for them
+// would cost more.
+constexpr int64_t kPartGrain = 32, kLeastPartRows = 64;
 
 // What the thread that begins loops reads next, beside weights, it asks for in so many parts, one after each of its
 // first pieces: at that time all others wait for it, and it comes from memory.
@@ -144,7 +143,7 @@ class Dealing {
       const kernels::Packing& packing = linear.weight->packing();
       unit_ = std::max<int64_t>(unit_, packing.row_group);
       if (input_rows >= packing.panel_inputs) panel = std::max(panel, packing.panel_rows);
-      most_inputs = std::max(most_inputs, std::min(packing.panel_input_rows, rows_of_part(*linear.weight, input_rows)));
+      most_inputs = std::max(most_inputs, rows_of_part(*linear.weight, input_rows));
       rows += linear.outputs();
     }
     in_panels_ = panel > 0;
@@ -197,9 +196,9 @@ class Dealing {
  private:
   static int64_t rows_of_part(const PackedWeight& weight, int64_t input_rows) {
     const kernels::Packing& packing = weight.packing();
-    if (packing.panel_input_rows == INT64_MAX) return INT64_MAX;
-    const int64_t fit = kPartBytes / kernels::input_format(packing.input_for(input_rows)).stride(weight.columns);
-    return std::max(fit / kPartGrain * kPartGrain, kLeastPartRows);
+    const int64_t stride = kernels::input_format(packing.input_for(input_rows)).stride(weight.columns);
+    const int64_t fit = packing.panel_input_bytes / stride / kPartGrain * kPartGrain;
+    return std::min(packing.panel_input_rows, std::max(fit, kLeastPartRows));
   }
   /// Units [begin, end) of a part.
   template <class Visit>

@@ -22,6 +22,10 @@
 namespace pare::kernels {
 namespace {
 
+/// Activations that all weights of a thread's share meet, in bytes: beside these they have room in a second-level cache
+/// of 1 MB, or in a thread's half of a larger one.
+constexpr int64_t kTernaryPartBytes = 700 << 10;
+
 /// Vectors of a strip, and the codes of their steps.
 template <class E, class Layout>
 struct Codes;
@@ -390,6 +394,7 @@ struct TernaryKernel {
             .panel_inputs = E::kTernaryPanelInputs,
             .panel_rows = kPanelGroups * kInterleavedRows,
             .panel_input_rows = Panels::kInputRows,
+            .panel_input_bytes = kTernaryPartBytes,
             .applies_scale = true};
   }
 };
