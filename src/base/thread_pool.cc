@@ -100,6 +100,7 @@ struct ThreadPool::State {
   std::vector<Share> shares;  // [threads]
   std::vector<Ahead> ahead;   // [threads], each only for its worker
   std::vector<std::thread> threads;
+  std::vector<uint64_t> asked;  // [threads] the last loop of which the calling thread has asked for a part
 
   /// A loop as a worker sees it.
   struct Loop {
@@ -194,13 +195,29 @@ struct ThreadPool::State {
     return {number, what, size, step, claimed};
   }
 
-  void await_end(const Loop& l) {
+  void await_end(const Loop& l, std::span<const std::byte> results) {
     for (int spins = 0;; ++spins) {
       int64_t done = 0;
-      for (const Share& share : shares) done += share.done_in(l.number);
+      for (size_t i = 0; i < shares.size(); ++i) {
+        const int64_t through = shares[i].done_in(l.number);
+        done += through;
+        if (through > 0 && i > 0 && asked[i] != l.number) ask_for_part(l, i, results);
+      }
       if (done == l.ranges()) return;
       wait_a_little(0);
       if (spins > kSpins) std::this_thread::yield();  // more threads than cores: let the one with the last range run
+    }
+  }
+
+  /// The results of a worker's share of the ranges.
+  void ask_for_part(const Loop& l, size_t worker, std::span<const std::byte> results) {
+    asked[worker] = l.number;
+    const auto begin_of = [&](size_t of) {
+      const int64_t range = share_begin(l.ranges(), static_cast<int>(of), static_cast<int>(shares.size()));
+      return results.size() * static_cast<size_t>(range) / static_cast<size_t>(l.ranges());
+    };
+    for (size_t at = begin_of(worker); at < begin_of(worker + 1); at += kCacheLine) {
+      __builtin_prefetch(results.data() + at);
     }
   }
 };
@@ -209,6 +226,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   if (threads < 1 || threads > 1024) fail("{} threads: expected 1 to 1024", threads);
   state_->shares = std::vector<Share>(static_cast<size_t>(threads));
   state_->ahead.resize(static_cast<size_t>(threads));
+  state_->asked.resize(static_cast<size_t>(threads));
   for (int i = 1; i < threads; ++i) {
     state_->threads.emplace_back([this, i] { state_->serve(i); });
   }
@@ -222,8 +240,8 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + 1; }
 
-void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body,
-                              int64_t part) {
+void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body, int64_t part,
+                              std::span<const std::byte> results) {
   if (count <= 0) return;
   State& state = *state_;
   if (state.threads.empty() || count <= grain) {
@@ -233,7 +251,7 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int
   state.error = nullptr;
   const State::Loop loop = state.announce(&body, count, std::max(grain, count / kMostRanges + 1), part);
   state.work(loop, 0);
-  state.await_end(loop);
+  state.await_end(loop, results);
   if (state.error) std::rethrow_exception(state.error);
 }
 

@@ -31,8 +31,10 @@ class ThreadPool {
   /// last; worker is in [0, size()). A worker begins with its own share of the ranges, in order (see share_begin), a
   /// `part`th of what is left at a time, and then helps the others, so what is computed must not depend on who does.
   /// Returns when all are done; the first exception of a body is thrown here. Not reentrant.
+  /// `results` is what the loop writes, spread over the ranges, where this thread reads it next: while it waits for the
+  /// others it asks for the parts of those that are through.
   void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t begin, int64_t end, int worker)> body,
-                    int64_t part = kEvenPart);
+                    int64_t part = kEvenPart, std::span<const std::byte> results = {});
   /// Small pieces: all end at about the same time, though one thread may be several times as fast as another (which
   /// shares its core with somebody).
   static constexpr int64_t kEvenPart = 8;

@@ -60,6 +60,10 @@ struct MultiplyArgs {
   // whether these rows' beginning was asked for that way.
   const std::byte* then = nullptr;
   bool expected = false;
+  // Where the same thread writes these outputs, or what it makes of them right after ([input_rows, written_stride];
+  // null: it is near already): lines that other cores have read are asked for while these rows are computed.
+  float* written = nullptr;
+  int64_t written_stride = 0;
 };
 
 inline constexpr int64_t kPackedSlack = 256;

@@ -22,6 +22,9 @@ constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 // would cost more.
 constexpr int64_t kPartGrain = 32, kLeastPartRows = 64;
 
+// Of the outputs of a linear that are not kept, so much is made at a time: it stays in a near cache.
+constexpr int64_t kProductsBytes = 128 << 10;
+
 // What the thread that begins loops reads next, beside weights, it asks for in so many parts, one after each of its
 // first pieces: at that time all others wait for it, and it comes from memory.
 constexpr size_t kGainParts = 4;
@@ -40,11 +43,11 @@ void ask_for_first(std::span<const std::byte>& bytes, size_t count) {
 }  // namespace
 
 void for_tasks(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t, int64_t, int)> body,
-               int64_t part) {
+               int64_t part, std::span<const std::byte> results) {
   if (work < kParallelWork) {
     if (count > 0) body(0, count, 0);
   } else {
-    pool.parallel_for(count, 1, body, part);
+    pool.parallel_for(count, 1, body, part, results);
   }
 }
 
@@ -136,7 +139,8 @@ namespace {
 /// are cut into parts, and all units come once for each, so that what a thread reads of them stays in its cache.
 class Dealing {
  public:
-  Dealing(const LinearGroup& group, int64_t input_rows, int threads)
+  /// Pieces have no more than so many bytes of outputs each, or as few rows as that goes.
+  Dealing(const LinearGroup& group, int64_t input_rows, int threads, int64_t most_bytes)
       : group_(group), threads_(threads), input_rows_(input_rows) {
     int64_t rows = 0, panel = 0, most_inputs = 0;
     for (const Linear& linear : group.linears) {
@@ -157,6 +161,8 @@ class Dealing {
     }
     const int64_t slices = std::clamp<int64_t>(work_ / (threads * kSliceWork), 1, kSlicesPerThread);
     ranges_ = std::min(threads * slices, units_ * parts_);
+    const int64_t part_rows = (input_rows + parts_ - 1) / parts_;
+    most_units_ = std::max<int64_t>(most_bytes / (part_rows * unit_ * int64_t{sizeof(float)}), 1);
   }
   int64_t work() const { return work_; }
   int64_t ranges() const { return ranges_; }
@@ -203,6 +209,12 @@ class Dealing {
   /// Units [begin, end) of a part.
   template <class Visit>
   void each_of_part(int64_t part, int64_t begin, int64_t end, Visit visit) const {
+    for (int64_t at = begin; at < end; at += std::min(most_units_, end - at)) {
+      each_linear(part, at, at + std::min(most_units_, end - at), visit);
+    }
+  }
+  template <class Visit>
+  void each_linear(int64_t part, int64_t begin, int64_t end, Visit visit) const {
     int64_t first = 0;  // unit of the linear's first row
     for (size_t i = 0; i < group_.linears.size(); ++i) {
       const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
@@ -221,16 +233,25 @@ class Dealing {
   int threads_;
   int64_t input_rows_;
   bool in_panels_ = false;
-  int64_t unit_ = 16, units_ = 0, parts_ = 1, work_ = 0, ranges_ = 0;
+  int64_t unit_ = 16, units_ = 0, parts_ = 1, work_ = 0, ranges_ = 0, most_units_ = 0;
 };
 
 }  // namespace
 
-void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs,
-                     FinishColumns finish) {
-  const Dealing dealing(group, input.rows(), pool_.size());
+void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs) {
+  run_to(group, input, {.outputs = outputs});
+}
+
+void Multiplier::run(const LinearGroup& group, LinearInput& input, float* to,
+                     FunctionRef<void(const Products&)> finish) {
+  run_to(group, input, {.to = to, .finish = finish});
+}
+
+void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Target& target) {
+  const Dealing dealing(group, input.rows(), pool_.size(), target.finish ? kProductsBytes : INT64_MAX);
   const std::optional<Dealing> next =
-      group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size()) : std::nullopt;
+      group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size(), INT64_MAX)
+                 : std::nullopt;
   const auto format = [&](const PackedWeight& weight) { return weight.packing().input_for(input.rows()); };
   for (const Linear& linear : group.linears) input.prepared(format(*linear.weight), pool_);
   LinearInput::Next next_input;
@@ -241,31 +262,45 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
   const std::span<const std::byte> gain =
       group.next && input.rows() == 1 ? std::as_bytes(group.next->gain) : std::span<const std::byte>();
   ++loop_;
-  const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, const std::byte*& expected) {
+  // A single row is normalised and prepared by the thread that begins loops.
+  const std::span<const float> results(
+      target.to, target.finish && input.rows() == 1 ? static_cast<size_t>(group.linears[0].outputs()) : 0);
+  const auto compute = [&](const Dealing::Rows& rows, const std::byte* then, Worker& mine) {
     const Linear& linear = group.linears[rows.linear];
     const PackedWeight& weight = *linear.weight;
     const auto prepared = input.prepared(format(weight), pool_);
-    const int64_t input_rows = rows.end_input - rows.first_input;
-    float* output = outputs[rows.linear] + rows.first_input * weight.rows;
+    const int64_t inputs = rows.end_input - rows.first_input, columns = rows.end - rows.begin;
+    float *output, *written;
+    int64_t stride = weight.rows;
+    if (target.finish) {
+      const auto size = static_cast<size_t>(inputs * columns);
+      if (rows.linear == 0) mine.products.reserve(size * group.linears.size());
+      stride = columns;
+      output = mine.products.data() + rows.linear * size - rows.begin;  // where column 0 would be
+      written = rows.linear == 0 ? target.to + rows.first_input * weight.rows : nullptr;
+    } else {
+      written = output = target.outputs[rows.linear] + rows.first_input * weight.rows;
+    }
     weight.kernel.multiply({weight.data, weight.rows, weight.columns,
-                            prepared.data + rows.first_input * prepared.stride, prepared.stride, input_rows, output,
-                            weight.rows, rows.begin, rows.end, weight.scale, then, dealing.address(rows) == expected});
-    expected = then;
+                            prepared.data + rows.first_input * prepared.stride, prepared.stride, inputs, output, stride,
+                            rows.begin, rows.end, weight.scale, then, dealing.address(rows) == mine.expected, written,
+                            weight.rows});
+    mine.expected = then;
     const bool scale = weight.scale != 1 && !weight.packing().applies_scale;
-    for (int64_t row = 0; row < input_rows && (scale || !linear.bias.empty()); ++row) {
-      float* out = output + row * weight.rows;
+    for (int64_t row = 0; row < inputs && (scale || !linear.bias.empty()); ++row) {
+      float* out = output + row * stride;
       for (int64_t r = rows.begin; scale && r < rows.end; ++r) out[r] *= weight.scale;
       if (linear.bias.empty()) continue;
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
-    const bool whole = !group.side_by_side || rows.linear + 1 == group.linears.size();
-    if (finish && whole) finish(rows.begin, rows.end, rows.first_input, rows.end_input);
+    if (!target.finish || rows.linear + 1 < group.linears.size()) return;
+    std::array<const float*, 2> values{mine.products.data(), mine.products.data() + inputs * columns};
+    target.finish({rows.begin, rows.end, rows.first_input, rows.end_input, values.data()});
   };
   for_tasks(
       pool_, dealing.ranges(), dealing.work(),
       [&](int64_t begin, int64_t end, int worker) {
-        Expected& mine = expected_[static_cast<size_t>(worker)];
-        const std::byte*& expected = mine.weights;
+        Worker& mine = workers_[static_cast<size_t>(worker)];
         if (mine.loop != loop_) {
           mine.loop = loop_;
           mine.writes = next_input.of(worker, pool_.size());
@@ -279,15 +314,15 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, std::span<flo
                                                         : std::span<const std::byte>();
         std::optional<Dealing::Rows> piece;
         dealing.each(begin, end, [&](const Dealing::Rows& rows) {
-          if (piece) compute(*piece, dealing.address(rows), expected);
+          if (piece) compute(*piece, dealing.address(rows), mine);
           piece = rows;
         });
-        compute(*piece, later.data(), expected);
+        compute(*piece, later.data(), mine);
         mine.writes.ask(kLinesAPiece);
         ask_for_first(mine.gain, more ? gain.size() / kGainParts : gain.size());
         if (!more) pool_.ask_while_waiting(worker, mine.writes, later);
       },
-      dealing.in_panels() ? ThreadPool::kEvenPart : pool_.stream_part());
+      dealing.in_panels() ? ThreadPool::kEvenPart : pool_.stream_part(), std::as_bytes(results));
 }
 
 }  // namespace pare

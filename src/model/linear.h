@@ -79,36 +79,51 @@ class LinearInput {
   std::vector<Buffer<float>> normed_;                      // [threads] a row of each
 };
 
-/// Called for output columns [begin, end) of rows [first, last).
-using FinishColumns = FunctionRef<void(int64_t begin, int64_t end, int64_t first, int64_t last)>;
+/// A part of a group's outputs, in memory of the thread that computed it.
+struct Products {
+  int64_t begin, end;          // columns
+  int64_t first, last;         // rows
+  const float* const* values;  // [linears]: those of one linear, or of all if the group is side by side
+  int64_t stride() const { return end - begin; }
+};
 
 /// Runs groups one after the other, each as one parallel loop.
 class Multiplier {
  public:
-  explicit Multiplier(ThreadPool& pool) : pool_(pool), expected_(static_cast<size_t>(pool.size())) {}
+  explicit Multiplier(ThreadPool& pool) : pool_(pool), workers_(static_cast<size_t>(pool.size())) {}
 
-  /// outputs[i] [input rows, outputs of linear i] = input * weight^T + bias. `finish`, if given, is called in the loop
-  /// for a part of the outputs as soon as it is there (of all the group's outputs if it is side by side, of its only
-  /// one otherwise).
-  void run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs,
-           FinishColumns finish = nullptr);
+  /// outputs[i] [input rows, outputs of linear i] = input * weight^T + bias.
+  void run(const LinearGroup& group, LinearInput& input, std::span<float* const> outputs);
+  /// The same, but each part of the outputs is handed to `finish` as soon as it is there, and kept nowhere else: of a
+  /// group that is side by side or of one linear. finish writes what it makes of them to the same place of `to` [input
+  /// rows, outputs].
+  void run(const LinearGroup& group, LinearInput& input, float* to, FunctionRef<void(const Products&)> finish);
 
  private:
-  /// Of a worker.
-  struct alignas(64) Expected {
-    const std::byte* weights = nullptr;  // what it has asked for already
-    Lines writes;                        // what it will write when the next input is prepared
-    std::span<const std::byte> gain;     // what it will read then
-    int64_t loop = 0;                    // of which those are
+  /// Where outputs go: to memory, or in the worker's own to `finish`, which writes to `to`.
+  struct Target {
+    std::span<float* const> outputs = {};
+    float* to = nullptr;
+    FunctionRef<void(const Products&)> finish = nullptr;
   };
+  struct alignas(64) Worker {
+    const std::byte* expected = nullptr;  // weights that it has asked for already
+    Lines writes;                         // what it will write when the next input is prepared
+    std::span<const std::byte> gain;      // what it will read then
+    int64_t loop = 0;                     // of which those are
+    Buffer<float> products;               // [linears, rows, columns] of a part
+  };
+  void run_to(const LinearGroup& group, LinearInput& input, const Target& target);
+
   ThreadPool& pool_;
-  std::vector<Expected> expected_;  // [threads]
+  std::vector<Worker> workers_;  // [threads]
   int64_t loop_ = 0;
 };
 
 /// ThreadPool::parallel_for, but on this thread alone where `work` (values touched in all) is not worth sharing.
 void for_tasks(ThreadPool& pool, int64_t count, int64_t work,
-               FunctionRef<void(int64_t begin, int64_t end, int worker)> body, int64_t part = ThreadPool::kEvenPart);
+               FunctionRef<void(int64_t begin, int64_t end, int worker)> body, int64_t part = ThreadPool::kEvenPart,
+               std::span<const std::byte> results = {});
 
 /// Calls body(begin, end) over `count` rows of `work` values in all, in parallel where that pays.
 void for_rows(ThreadPool& pool, int64_t count, int64_t work, FunctionRef<void(int64_t begin, int64_t end)> body);

@@ -364,17 +364,21 @@ void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* obs
 void Model::add_product(const LinearGroup& group) {
   Workspace& w = *work_;
   const int64_t hidden = config_.hidden, rows = w.input.rows();
-  const auto add = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
-    for (int64_t at = first * hidden + begin; at < last * hidden; at += hidden) {
-      math().add(w.stream.data() + at, w.delta.data() + at, end - begin);
+  const auto add = [&](const Products& part) {
+    const float* from = part.values[0];
+    for (int64_t row = part.first; row < part.last; ++row, from += part.stride()) {
+      math().add(w.stream.data() + row * hidden + part.begin, from, part.stride());
     }
   };
-  const bool whole = communicator_.size() == 1;  // not a part of a sum over ranks
+  if (communicator_.size() == 1) {
+    w.multiplier.run(group, w.input, w.stream.data(), add);
+    return;
+  }
+  // A part of a sum over ranks.
   float* const delta[] = {w.delta.data()};
-  w.multiplier.run(group, w.input, delta, whole ? FinishColumns(add) : nullptr);
-  if (whole) return;
+  w.multiplier.run(group, w.input, delta);
   communicator_.all_reduce(w.delta.data(), rows * hidden);
-  add(0, hidden, 0, rows);
+  add({0, hidden, 0, rows, delta});
 }
 
 /// The input of an output projection: the rows, normalised in place where `gain` is not empty.
@@ -423,16 +427,15 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   show(observer, ActivationSite::kMlpStreamIn, index, batch, w.stream.data(), rows, hidden);
   w.input.set_normed(w.stream.data(), weights.norm, config_.norm_epsilon, w.normed.data(), rows);
   show_input(observer, ActivationSite::kMlpInput, index, batch, w.input, hidden, pool_);
-  float* const gate_up[] = {w.gate.data(), w.up.data()};
   const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
-  const auto activate = [&](int64_t begin, int64_t end, int64_t first, int64_t last) {
-    for (int64_t at = first * config.width + begin; at < last * config.width; at += config.width) {
-      float* gate = w.gate.data() + at;
-      multiply(gate, w.up.data() + at, gate, end - begin);
+  const auto activate = [&](const Products& part) {
+    const float *gate = part.values[0], *up = part.values[1];
+    for (int64_t row = part.first; row < part.last; ++row, gate += part.stride(), up += part.stride()) {
+      multiply(gate, up, w.activated.data() + row * config.width + part.begin, part.stride());
     }
   };
-  w.multiplier.run(weights.inputs, w.input, gate_up, activate);
-  set_sub_normed(weights.sub_norm, w.gate.data(), rows, config.width);
+  w.multiplier.run(weights.inputs, w.input, w.activated.data(), activate);
+  set_sub_normed(weights.sub_norm, w.activated.data(), rows, config.width);
   show_input(observer, ActivationSite::kMlpHidden, index, batch, w.input, config.width, pool_);
   add_product(weights.output);
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);

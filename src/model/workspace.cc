@@ -24,7 +24,7 @@ void Model::Workspace::reserve(const ModelConfig& config, int64_t rows) {
   reserve_rows(mixed, mix);
   reserve_rows(lambda, lambdas);
   for (auto* buffer : {&key, &value}) reserve_rows(*buffer, kv);
-  for (auto* buffer : {&gate, &up}) reserve_rows(*buffer, width);
+  reserve_rows(activated, width);
   if (cos.size() < static_cast<size_t>(rows * half)) {
     filled_position_.clear();  // what they held is lost
     for (auto* buffer : {&cos, &sin}) reserve_rows(*buffer, half);

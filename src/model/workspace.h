@@ -59,14 +59,13 @@ struct Model::Workspace {
   };
   Buffer<float> stream;            // [rows, hidden] the residual stream
   Buffer<float> normed;            // [rows, hidden]
-  Buffer<float> delta;             // [rows, hidden] what a module adds to the stream
+  Buffer<float> delta;             // [rows, hidden] a rank's part of what is added to the stream; rows whose logits are wanted
   Buffer<float> query;             // [rows, heads * head_dim]
   Buffer<float> key;               // [rows, kv_heads * head_dim]
   Buffer<float> value;             // [rows, kv_heads * head_dim]
   Buffer<float> mixed;             // [rows, outputs * output_dim] attention's output before its projection
   Buffer<float> lambda;            // [rows, outputs] of differential attention
-  Buffer<float> gate;              // [rows, width]
-  Buffer<float> up;                // [rows, width]
+  Buffer<float> activated;         // [rows, width] what the down projection reads
   Buffer<float> cos;               // [rows, dims / 2]
   Buffer<float> sin;               // [rows, dims / 2]
   Buffer<float> scratch;           // [threads or tasks, attend_scratch]

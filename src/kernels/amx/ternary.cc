@@ -100,7 +100,8 @@ struct TernaryTiles {
     }
   }
   PARE_INLINE void will_write(const Panel& panel, int64_t input) const {
-    auto* to = reinterpret_cast<std::byte*>(a.output + input * a.output_stride + panel.row);
+    if (!a.written) return;
+    auto* to = reinterpret_cast<std::byte*>(a.written + input * a.written_stride + panel.row);
     const int64_t rows = panel.rows < kGroups * kInterleavedRows ? panel.rows : kGroups * kInterleavedRows;
     for (int64_t at = 0; at < rows * 4; at += kCacheLine) ask_to_write(to + at);
   }

@@ -326,9 +326,9 @@ struct TernaryKernel {
         for (int64_t r = 0; r < kRows; ++r) sums[i * kRows + r] = header(a, input + i).minus_sum;
     }
     PARE_INLINE void will_write(int64_t i) const {
-      auto* to = reinterpret_cast<std::byte*>(a.output + (input + i) * a.output_stride + row);
+      auto* to = reinterpret_cast<std::byte*>(a.written + (input + i) * a.written_stride + row);
       const int64_t rows = a.row_end - row < kRows ? a.row_end - row : kRows;
-      for (int64_t at = 0; last && at < rows * 4; at += kCacheLine) ask_to_write(to + at);
+      for (int64_t at = 0; last && a.written && at < rows * 4; at += kCacheLine) ask_to_write(to + at);
     }
     PARE_INLINE void done(int64_t i, int64_t end) const {
       for (; last && i < end; ++i)
