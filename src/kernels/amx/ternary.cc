@@ -18,9 +18,10 @@ template <class Layout>
 struct TernaryTiles {
   using E = Avx512VbmiInt8;
   using Kernel = TernaryKernel<E, Layout>;
-  using Sum = TernarySum<E, TernaryBytes>;
   static constexpr int kTileRows = 16, kTileColumns = 64, kTileBytes = 1024, kGroups = 2, kHalves = 2,
-                       kProducts = kHalves * kGroups;
+                       kProducts = kHalves * kGroups, kPanelRows = kGroups * kInterleavedRows;
+  /// The first tile of a block with which outputs of the one before are made.
+  static constexpr int kFirstFinished = 2;
   /// Columns unpacked at a time: whole tiles, and whole strips of any layout.
   static constexpr int kUnitTiles = 3, kUnitColumns = kUnitTiles * kTileColumns;
   static constexpr int kUnitSlots = kUnitTiles * kProducts;
@@ -38,72 +39,104 @@ struct TernaryTiles {
   struct Inputs {
     int64_t halves[kHalves];
   };
+  /// What a block's rows of activations have, one after the other as far as half a block.
+  template <class T>
+  struct Rows {
+    T* halves[kHalves];
+    PARE_INLINE T* at(int64_t i, int64_t stride) const {
+      const auto row = static_cast<size_t>(i);
+      return halves[row / kTileRows] + static_cast<int64_t>(row % kTileRows) * stride;
+    }
+  };
   /// What a block's sums become outputs of.
   struct Block {
-    Panel panel;
-    Inputs inputs;
-    int64_t count = 0;  // of activation rows
+    Rows<const std::byte> inputs{};
+    Rows<float> outputs{};
+    int64_t columns = 0;  // of outputs: all of a panel's, or what is left
+    int64_t count = 0;    // of rows
     const int32_t* sums = nullptr;
   };
 
-  const MultiplyArgs& a;
+  const MultiplyArgs& args;
   const int64_t strips, tiles, units, group_stride;
   alignas(64) std::byte unpacked[2][kGroups][kUnitTiles * kTileBytes];
-  alignas(64) int32_t sums[2][kHalves * kTileRows][kGroups * kInterleavedRows];
-  int now = 0, sums_now = 0;
+  alignas(64) int32_t sums[kHalves * kTileRows][kPanelRows];
+  int now = 0;
   Block before;
 
-  explicit TernaryTiles(const MultiplyArgs& args)
-      : a(args),
-        strips(strips_of<Layout>(args.columns)),
-        tiles((args.columns + kTileColumns - 1) / kTileColumns),
+  explicit TernaryTiles(const MultiplyArgs& a)
+      : args(a),
+        strips(strips_of<Layout>(a.columns)),
+        tiles((a.columns + kTileColumns - 1) / kTileColumns),
         units((tiles + kUnitTiles - 1) / kUnitTiles),
-        group_stride(group_bytes<Layout>(args.columns)) {}
+        group_stride(group_bytes<Layout>(a.columns)) {}
 
   Panel panel_at(int64_t row) const {
-    const int64_t rows = a.row_end - row;
-    const std::byte* first = a.weights + row / kInterleavedRows * group_stride;
+    const int64_t rows = args.row_end - row;
+    const std::byte* first = args.weights + row / kInterleavedRows * group_stride;
     return {{first, rows > kInterleavedRows ? first + group_stride : first}, row, rows};
   }
 
-  /// One of kUnitSlots parts of a unit; what the panel at `next` (or null) will read in its place is asked for.
+  /// A unit of a panel, from where it lies to where it is unpacked; the panel so far ahead (0: none) is asked for. Past
+  /// the last strip that one again: it meets activations of 0.
+  ///
+  /// This and what follows takes its arguments as they are, not as members: what is stored here might be any of those,
+  /// for all the compiler knows, and they would be read again after each vector.
+  struct Unit {
+    const std::byte* from[kGroups][kUnitStrips];
+    std::byte* to;
+    ptrdiff_t ahead;
+  };
+  PARE_INLINE Unit unit_of(const Panel& panel, int64_t unit, const std::byte* next) {
+    Unit u;
+    for (int g = 0; g < kGroups; ++g)
+      for (int s = 0; s < kUnitStrips; ++s) {
+        const int64_t strip = unit * kUnitStrips + s;
+        u.from[g][s] = panel.groups[g] + (strip < strips ? strip : strips - 1) * strip_bytes<Layout>();
+      }
+    u.to = unpacked[1 - now][0];
+    u.ahead = next ? next - panel.groups[0] : 0;
+    return u;
+  }
+  /// One of kUnitSlots parts of a unit.
   template <int kSlot>
-  PARE_INLINE void unpack(const Panel& panel, int64_t unit, const std::byte* next) {
+  static PARE_INLINE void unpack(const Unit& u) {
     constexpr int kVectors = Layout::kStripVectors, kAll = kUnitStrips * kGroups * kVectors;
     constexpr int kBegin = kSlot * kAll / kUnitSlots, kEnd = (kSlot + 1) * kAll / kUnitSlots;
     unrolled<kEnd - kBegin>([&](auto index) __attribute__((always_inline)) {
       constexpr int kIndex = kBegin + decltype(index)::value;
       constexpr int kVector = kIndex % kVectors, kGroup = kIndex / kVectors % kGroups;
       constexpr int kStrip = kIndex / (kVectors * kGroups);
-      const int64_t strip = unit * kUnitStrips + kStrip;
-      if (strip >= strips) return;
-      const int64_t offset = strip * strip_bytes<Layout>();
-      if (kVector == 0 && next) ask_for(next + kGroup * group_stride + offset, strip_bytes<Layout>());
-      const auto codes = Codes<E, Layout>::template load<kVector>(panel.groups[kGroup] + offset);
+      const std::byte* from = u.from[kGroup][kStrip];
+      if (kVector == 0 && u.ahead != 0) ask_for(from + u.ahead, strip_bytes<Layout>());
+      const auto codes = Codes<E, Layout>::template load<kVector>(from);
       unrolled<Layout::kVectorSteps>([&](auto step) __attribute__((always_inline)) {
         constexpr int kStep = kStrip * strip_steps<Layout>() + kVector * Layout::kVectorSteps + decltype(step)::value;
-        E::store(unpacked[1 - now][kGroup] + kStep * kStepBytes,
+        E::store(u.to + kGroup * kUnitTiles * kTileBytes + kStep * kStepBytes,
                  Codes<E, Layout>::template step<decltype(step)::value>(codes));
       });
     });
   }
 
   /// Outputs of row i of a block.
-  PARE_INLINE void finish(const Block& block, int64_t i) const {
-    const int64_t input = block.inputs.halves[i / kTileRows] + i % kTileRows;
-    for (int g = 0; g < kGroups && g * kInterleavedRows < block.panel.rows; ++g) {
-      Sum sum, products;
-      sum.template begin<0>(Kernel::header(a, input).minus_sum);
-      products.restore(block.sums + i * kGroups * kInterleavedRows + g * kInterleavedRows);
-      sum.template merge<0>(products);
-      Kernel::finish(a, input, block.panel.row + g * kInterleavedRows, sum);
+  static PARE_INLINE void finish(const MultiplyArgs& a, const Block& block, int64_t i) {
+    const auto& header = *reinterpret_cast<const Int8RowHeader*>(block.inputs.at(i, a.input_stride));
+    const int32_t* sums = block.sums + i * kPanelRows;
+    float* to = block.outputs.at(i, a.output_stride);
+    const __m512i minus_sum = _mm512_set1_epi32(header.minus_sum);
+    const __m512 scale = _mm512_set1_ps(a.scale * header.inverse);
+    alignas(64) float last[kPanelRows];
+    float* const whole = block.columns == kPanelRows ? to : last;
+    for (int g = 0; g < kPanelRows; g += kInterleavedRows) {
+      const __m512i sum = _mm512_add_epi32(_mm512_load_si512(sums + g), minus_sum);
+      _mm512_storeu_ps(whole + g, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
     }
+    if (whole == last) std::memcpy(to, last, static_cast<size_t>(block.columns) * sizeof(float));
   }
-  PARE_INLINE void will_write(const Panel& panel, int64_t input) const {
-    if (!a.written) return;
-    auto* to = reinterpret_cast<std::byte*>(a.written + input * a.written_stride + panel.row);
-    const int64_t rows = panel.rows < kGroups * kInterleavedRows ? panel.rows : kGroups * kInterleavedRows;
-    for (int64_t at = 0; at < rows * 4; at += kCacheLine) ask_to_write(to + at);
+
+  static PARE_INLINE void will_write(float* row, int64_t columns) {
+    for (int64_t at = 0; at < columns; at += kCacheLine / int64_t{sizeof(float)})
+      ask_to_write(reinterpret_cast<std::byte*>(row + at));
   }
 
   // Tiles 0 to 3: sums of (first, second half) x (first, second group); 4, 5: activations; 6, 7: weights.
@@ -119,83 +152,97 @@ struct TernaryTiles {
   template <int kHalfCount>
   void multiply(const Panel& panel, const Inputs& inputs, const Panel& after, const std::byte* next) {
     constexpr int64_t kRows = kHalfCount * kTileRows;
-    const int8_t* const first = Kernel::codes(a, inputs.halves[0]);
-    const int8_t* const second = Kernel::codes(a, inputs.halves[1]);
+    const MultiplyArgs a = args;
+    const Block block = before;
+    Block current{.columns = panel.rows < kPanelRows ? panel.rows : kPanelRows, .count = kRows, .sums = *sums};
+    Rows<float> written{};
+    for (int h = 0; h < kHalves; ++h) {
+      const int64_t input = inputs.halves[h];
+      current.inputs.halves[h] = a.input + input * a.input_stride;
+      current.outputs.halves[h] = a.output + input * a.output_stride + panel.row;
+      if (a.written) written.halves[h] = a.written + input * a.written_stride + panel.row;
+    }
+    const int64_t tile_count = tiles, unit_count = units;
+    const int8_t* first = Kernel::codes(a, inputs.halves[0]);
+    const int8_t* second = Kernel::codes(a, inputs.halves[1]);
     const auto stride = static_cast<size_t>(a.input_stride);
-    const int64_t share = (kHalves * kTileRows + tiles - 1) / tiles;  // of rows that are written, for each tile
-    int64_t done = 0;
-    const auto finish_some = [&](int64_t most) __attribute__((always_inline)) {
-      for (const int64_t end = done + most; done < end && done < before.count; ++done) finish(before, done);
-    };
+    // Of rows that are finished, and whose lines are asked for, with each tile. The first tiles are too early: what was
+    // stored before them is not in the cache yet.
+    const int64_t share = (kHalves * kTileRows + tile_count - 1) / tile_count;
+    const int64_t finish_share =
+        tile_count > kFirstFinished ? (kHalves * kTileRows - 1) / (tile_count - kFirstFinished) + 1 : kRows;
+    int64_t done = 0, asked = a.written ? 0 : kRows;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t unit = 0; unit < units; ++unit, now = 1 - now) {
-      const bool more = unit + 1 < units;
-      const Panel& unpacked_next = more ? panel : after;
-      const int64_t unit_next = more ? unit + 1 : 0;
+    for (int64_t unit = 0; unit < unit_count; ++unit, now = 1 - now) {
+      const bool more = unit + 1 < unit_count;
+      const Unit coming = unit_of(more ? panel : after, more ? unit + 1 : 0, next);
+      const std::byte* const weights = unpacked[now][0];
       unrolled<kUnitTiles>([&](auto tile) __attribute__((always_inline)) {
         constexpr int kTile = decltype(tile)::value;
-        const int64_t at = unit * kUnitTiles + kTile, column = at * kTileColumns;
-        const bool here = at < tiles;
+        const bool here = unit * kUnitTiles + kTile < tile_count;
         if (here) {
-          _tile_loadd(4, first + column, stride);
-          _tile_loadd(6, unpacked[now][0] + kTile * kTileBytes, kTileColumns);
-          _tile_loadd(7, unpacked[now][1] + kTile * kTileBytes, kTileColumns);
-          if constexpr (kHalfCount > 1) _tile_loadd(5, second + column, stride);
+          _tile_loadd(4, first, stride);
+          _tile_loadd(6, weights + kTile * kTileBytes, kTileColumns);
+          _tile_loadd(7, weights + (kUnitTiles + kTile) * kTileBytes, kTileColumns);
+          if constexpr (kHalfCount > 1) _tile_loadd(5, second, stride);
+          first += kTileColumns;
+          second += kTileColumns;
         }
         unrolled<kProducts>([&](auto product) __attribute__((always_inline)) {
           constexpr int kProduct = decltype(product)::value;
           if (here && kProduct < kHalfCount * kGroups) multiply_tile<kProduct>();
-          unpack<kTile * kProducts + kProduct>(unpacked_next, unit_next, next);
+          unpack<kTile * kProducts + kProduct>(coming);
         });
         if (here) {
-          for (int64_t row = at * share; row < (at + 1) * share && row < kRows; ++row)
-            will_write(panel, inputs.halves[row / kTileRows] + row % kTileRows);
-          finish_some(share);
+          for (const int64_t end = asked + share; asked < end && asked < kRows; ++asked)
+            will_write(written.at(asked, a.written_stride), current.columns);
+          if (unit > 0 || kTile >= kFirstFinished) {
+            const int64_t end = done + finish_share < block.count ? done + finish_share : block.count;
+            for (; done < end; ++done) finish(a, block, done);
+          }
         }
         tiles_see_memory();
       });
     }
-    finish_some(kHalves * kTileRows);
-    int32_t(*const to)[kGroups * kInterleavedRows] = sums[sums_now];
-    constexpr size_t kBytes = sizeof *to;
-    _tile_stored(0, to, kBytes);
-    _tile_stored(1, *to + kInterleavedRows, kBytes);
+    for (; done < block.count; ++done) finish(a, block, done);
+    constexpr size_t kBytes = sizeof *sums;
+    _tile_stored(0, sums, kBytes);
+    _tile_stored(1, *sums + kInterleavedRows, kBytes);
     if constexpr (kHalfCount > 1) {
-      _tile_stored(2, to + kTileRows, kBytes);
-      _tile_stored(3, to[kTileRows] + kInterleavedRows, kBytes);
+      _tile_stored(2, sums + kTileRows, kBytes);
+      _tile_stored(3, sums[kTileRows] + kInterleavedRows, kBytes);
     }
-    sums_now = 1 - sums_now;
-    before = {panel, inputs, kRows, *to};
+    before = current;
   }
 
   void multiply_all() {
     TileConfig config;
     for (int t = 0; t < 8; ++t) config.set(t, kTileRows, kTileColumns);
     use(config);
-    const int64_t halves = (a.input_rows + kTileRows - 1) / kTileRows;
+    const int64_t input_rows = args.input_rows, halves = (input_rows + kTileRows - 1) / kTileRows;
     const auto half_at = [&](int64_t h) {
-      return h * kTileRows < a.input_rows - kTileRows ? h * kTileRows : a.input_rows - kTileRows;
+      return h * kTileRows < input_rows - kTileRows ? h * kTileRows : input_rows - kTileRows;
     };
-    constexpr int64_t kRows = kGroups * kInterleavedRows;
-    Panel panel = panel_at(a.row_begin);
-    unrolled<kUnitSlots>([&](auto slot) { unpack<decltype(slot)::value>(panel, 0, nullptr); });
+    Panel panel = panel_at(args.row_begin);
+    const Unit first = unit_of(panel, 0, nullptr);
+    unrolled<kUnitSlots>([&](auto slot) { unpack<decltype(slot)::value>(first); });
     tiles_see_memory();
     now = 1 - now;
     for (bool more = true; more;) {
-      more = panel.rows > kRows;
-      const Panel next = more ? panel_at(panel.row + kRows) : panel;
+      more = panel.rows > kPanelRows;
+      const Panel next = more ? panel_at(panel.row + kPanelRows) : panel;
       for (int64_t h = 0; h < halves; h += kHalves) {
         const Inputs inputs{{half_at(h), half_at(h + 1)}};
         const Panel& after = h + kHalves < halves ? panel : next;
-        const std::byte* const asked = h > 0 ? nullptr : more ? next.groups[0] : a.then;
+        const std::byte* const asked = h > 0 ? nullptr : more ? next.groups[0] : args.then;
         h + 1 < halves ? multiply<2>(panel, inputs, after, asked) : multiply<1>(panel, inputs, after, asked);
       }
       panel = next;
     }
-    for (int64_t i = 0; i < before.count; ++i) finish(before, i);
+    for (int64_t i = 0; i < before.count; ++i) finish(args, before, i);
     _tile_release();
   }
 
@@ -207,7 +254,7 @@ struct TernaryTiles {
   static constexpr Packing packing(const char* layout) {
     Packing packing = Kernel::packing(layout, "amx");
     packing.multiply = multiply_tiles;
-    packing.panel_rows = kGroups * kInterleavedRows;
+    packing.panel_rows = kPanelRows;
     packing.panel_input_rows = kInputRows;
     return packing;
   }
