@@ -77,14 +77,15 @@ struct Model::AttentionRun {
   bool split = false;   // spans are tasks of their own
   bool alone = false;   // each row is alone in its sequence, so that tasks store their own keys and values
 
-  // Later tiles see more tokens: the last is followed by the first, then the second last and the second, so that any
-  // few neighbours are about as much work as any others.
+  // Heads one after the other, so that a thread reads keys and values of few. Later tiles see more tokens: the last is
+  // followed by the first, then the second last and the second, so that any few neighbours are about as much work as
+  // any others.
   int64_t tile_of(int64_t task) const {
-    const int64_t at = task / (config.group_count() * parts);
+    const int64_t at = task % tiles;
     return at % 2 == 0 ? tiles - 1 - at / 2 : at / 2;
   }
   HeadGroup group_of(int64_t task) const {
-    const auto at = static_cast<int>(task % (config.group_count() * parts));
+    const auto at = static_cast<int>(task / tiles);
     HeadGroup group = config.group(at / parts);
     group.count /= parts;
     group.first += at % parts * group.count;

@@ -10,9 +10,9 @@
 // Attention over pages (see attention.h). For each page of a span and each query:
 //   s = scale * (q . k), fused, ascending over head_dim; m' = max(m, s); p = exp(s - m'); c = exp(m - m');
 //   l = l * c + sum(p) in 16 lanes folded 8-4-2-1; o = o * c, then fused += p v, ascending over tokens;
-// spans are merged ascending by the same rule, as if each were a page; at the end o / l. Queries are taken in tiles so
-// that a page's vectors serve several, page by page so that a page is read from memory once for all of them; neither
-// changes a query's own sequence of operations.
+// spans are merged ascending by the same rule, as if each were a page; at the end o / l. Queries are taken in
+// tiles so that a page's vectors serve several, page by page so that a page is read from memory once for all of them;
+// neither changes a query's own sequence of operations.
 //
 // Types with scales: a block's part of q . k is summed by itself and then added, times the key's scale; p is multiplied
 // by the value's scale before it meets a block of the value.
@@ -150,39 +150,52 @@ PARE_INLINE int64_t most_seen(const int64_t* tokens) {
   return most;
 }
 
+/// Scores of kRows queries against N vectors of a page's tokens, from vector `first` on.
+template <class P, class T, int kRows, int N>
+PARE_INLINE void scores_of_vectors(int head_dim, typename P::V scale, const float* const (&queries)[kRows],
+                                   PageHalf keys, int first, float (*scores)[kKvPageTokens]) {
+  using V = typename P::V;
+  constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
+  V acc[kRows][N];
+  clear<P>(acc);
+  if constexpr (T::kBlock == 0) {
+    accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kRowBytes, 0, head_dim, acc);
+  } else {
+    const PageHalf codes = keys + (T::scales_bytes(head_dim) + first * 16 * T::kBytes);
+    V part[kRows][N];
+    for (int64_t begin = 0; begin < head_dim; begin += T::kBlock) {
+      const int64_t end = begin + T::kBlock < head_dim ? begin + T::kBlock : head_dim;
+      clear<P>(part);
+      accumulate_outer<P, T, kRows, N>(queries, codes, kRowBytes, begin, end, part);
+      const PageHalf scales = keys + (begin / T::kBlock * T::kScaleRow + first * 16 * T::kScaleBytes);
+      scales.ask_for_next(0, N * 16 * T::kScaleBytes);
+#pragma GCC unroll 8
+      for (int v = 0; v < N; ++v) {
+        const V block_scale = P::load_f16(scales.at + v * 16 * T::kScaleBytes);
+#pragma GCC unroll 16
+        for (int t = 0; t < kRows; ++t) acc[t][v] = P::fma(part[t][v], block_scale, acc[t][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kRows; ++t)
+#pragma GCC unroll 8
+    for (int v = 0; v < N; ++v) P::store(scores[t] + (first + v) * 16, P::mul(acc[t][v], scale));
+}
+
 /// Scores of kRows queries against a page's first `seen` tokens, and some more: [kRows][kKvPageTokens].
 template <class P, class T, int kRows, int N>
 __attribute__((noinline)) void page_scores(int head_dim, float scale_of_scores, const float* const (&queries)[kRows],
                                            PageHalf keys, int64_t seen, float (*scores)[kKvPageTokens]) {
-  using V = typename P::V;
-  constexpr int64_t kRowBytes = kKvPageTokens * T::kBytes;
-  const V scale = P::set1(scale_of_scores);
+  const auto scale = P::set1(scale_of_scores);
   for (int first = 0; first * 16 < seen; first += N) {
-    V acc[kRows][N];
-    clear<P>(acc);
-    if constexpr (T::kBlock == 0) {
-      accumulate_outer<P, T, kRows, N>(queries, keys + first * 16 * T::kBytes, kRowBytes, 0, head_dim, acc);
+    // The first half of a page that is not full is enough as long as it holds all.
+    constexpr int kHalf = N / 2;
+    if (kHalf > 0 && seen <= (first + kHalf) * 16) {
+      scores_of_vectors < P, T, kRows, kHalf<1 ? 1 : kHalf>(head_dim, scale, queries, keys, first, scores);
     } else {
-      const PageHalf codes = keys + (T::scales_bytes(head_dim) + first * 16 * T::kBytes);
-      V part[kRows][N];
-      for (int64_t begin = 0; begin < head_dim; begin += T::kBlock) {
-        const int64_t end = begin + T::kBlock < head_dim ? begin + T::kBlock : head_dim;
-        clear<P>(part);
-        accumulate_outer<P, T, kRows, N>(queries, codes, kRowBytes, begin, end, part);
-        const PageHalf scales = keys + (begin / T::kBlock * T::kScaleRow + first * 16 * T::kScaleBytes);
-        scales.ask_for_next(0, N * 16 * T::kScaleBytes);
-#pragma GCC unroll 8
-        for (int v = 0; v < N; ++v) {
-          const V block_scale = P::load_f16(scales.at + v * 16 * T::kScaleBytes);
-#pragma GCC unroll 16
-          for (int t = 0; t < kRows; ++t) acc[t][v] = P::fma(part[t][v], block_scale, acc[t][v]);
-        }
-      }
+      scores_of_vectors<P, T, kRows, N>(head_dim, scale, queries, keys, first, scores);
     }
-#pragma GCC unroll 16
-    for (int t = 0; t < kRows; ++t)
-#pragma GCC unroll 8
-      for (int v = 0; v < N; ++v) P::store(scores[t] + (first + v) * 16, P::mul(acc[t][v], scale));
   }
 }
 
