@@ -59,7 +59,7 @@ struct Model::Workspace {
   };
   Buffer<float> stream;            // [rows, hidden] the residual stream
   Buffer<float> normed;            // [rows, hidden]
-  Buffer<float> delta;             // [rows, hidden] a rank's part of what is added to the stream; rows whose logits are wanted
+  Buffer<float> delta;             // [rows, hidden] a part of a sum over ranks; rows whose logits are wanted
   Buffer<float> query;             // [rows, heads * head_dim]
   Buffer<float> key;               // [rows, kv_heads * head_dim]
   Buffer<float> value;             // [rows, kv_heads * head_dim]
