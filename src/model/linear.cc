@@ -204,7 +204,9 @@ class Dealing {
     const kernels::Packing& packing = weight.packing();
     const int64_t stride = kernels::input_format(packing.input_for(input_rows)).stride(weight.columns);
     const int64_t fit = packing.panel_input_bytes / stride / kPartGrain * kPartGrain;
-    return std::min(packing.panel_input_rows, std::max(fit, kLeastPartRows));
+    const int64_t most = std::min(packing.panel_input_rows, std::max(fit, kLeastPartRows));
+    // Parts begin at multiples of the grain: smaller ones would be empty. Without panels there are none.
+    return most > input_rows ? most : (most + kPartGrain - 1) / kPartGrain * kPartGrain;
   }
   /// Units [begin, end) of a part.
   template <class Visit>
