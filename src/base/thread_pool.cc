@@ -201,7 +201,7 @@ struct ThreadPool::State {
       for (size_t i = 0; i < shares.size(); ++i) {
         const int64_t through = shares[i].done_in(l.number);
         done += through;
-        if (through > 0 && i > 0 && asked[i] != l.number) ask_for_part(l, i, results);
+        if (through > 0 && i > 0 && !results.empty() && asked[i] != l.number) ask_for_part(l, i, results);
       }
       if (done == l.ranges()) return;
       wait_a_little(0);
@@ -216,9 +216,8 @@ struct ThreadPool::State {
       const int64_t range = share_begin(l.ranges(), static_cast<int>(of), static_cast<int>(shares.size()));
       return results.size() * static_cast<size_t>(range) / static_cast<size_t>(l.ranges());
     };
-    for (size_t at = begin_of(worker); at < begin_of(worker + 1); at += kCacheLine) {
-      __builtin_prefetch(results.data() + at);
-    }
+    const size_t end = begin_of(worker + 1);
+    for (size_t at = begin_of(worker); at < end; at += kCacheLine) __builtin_prefetch(results.data() + at);
   }
 };
 

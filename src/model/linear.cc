@@ -296,8 +296,7 @@ void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Targ
       for (int64_t r = rows.begin; r < rows.end; ++r) out[r] += linear.bias[static_cast<size_t>(r)];
     }
     if (!target.finish || rows.linear + 1 < group.linears.size()) return;
-    std::array<const float*, 2> values{mine.products.data(), mine.products.data() + inputs * columns};
-    target.finish({rows.begin, rows.end, rows.first_input, rows.end_input, values.data()});
+    target.finish({rows.begin, rows.end, rows.first_input, rows.end_input, mine.products.data()});
   };
   for_tasks(
       pool_, dealing.ranges(), dealing.work(),

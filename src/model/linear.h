@@ -81,10 +81,12 @@ class LinearInput {
 
 /// A part of a group's outputs, in memory of the thread that computed it.
 struct Products {
-  int64_t begin, end;          // columns
-  int64_t first, last;         // rows
-  const float* const* values;  // [linears]: those of one linear, or of all if the group is side by side
+  int64_t begin, end;   // columns
+  int64_t first, last;  // rows
+  const float* values;  // [linears, rows, columns]: of one linear, or of all if the group is side by side
+
   int64_t stride() const { return end - begin; }
+  const float* of(int64_t linear) const { return values + linear * (last - first) * stride(); }
 };
 
 /// Runs groups one after the other, each as one parallel loop.

@@ -365,7 +365,7 @@ void Model::add_product(const LinearGroup& group) {
   Workspace& w = *work_;
   const int64_t hidden = config_.hidden, rows = w.input.rows();
   const auto add = [&](const Products& part) {
-    const float* from = part.values[0];
+    const float* from = part.of(0);
     for (int64_t row = part.first; row < part.last; ++row, from += part.stride()) {
       math().add(w.stream.data() + row * hidden + part.begin, from, part.stride());
     }
@@ -378,7 +378,7 @@ void Model::add_product(const LinearGroup& group) {
   float* const delta[] = {w.delta.data()};
   w.multiplier.run(group, w.input, delta);
   communicator_.all_reduce(w.delta.data(), rows * hidden);
-  add({0, hidden, 0, rows, delta});
+  add({0, hidden, 0, rows, w.delta.data()});
 }
 
 /// The input of an output projection: the rows, normalised in place where `gain` is not empty.
@@ -429,7 +429,7 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   show_input(observer, ActivationSite::kMlpInput, index, batch, w.input, hidden, pool_);
   const auto multiply = config.activation == Activation::kSilu ? math().silu_multiply : math().relu_squared_multiply;
   const auto activate = [&](const Products& part) {
-    const float *gate = part.values[0], *up = part.values[1];
+    const float *gate = part.of(0), *up = part.of(1);
     for (int64_t row = part.first; row < part.last; ++row, gate += part.stride(), up += part.stride()) {
       multiply(gate, up, w.activated.data() + row * config.width + part.begin, part.stride());
     }
