@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "kernels/attention.h"
 #include "kernels/ceilings.h"
 #include "kernels/elementwise.h"
+#include "kernels/head.h"
 #include "kernels/matmul.h"
 #include "kernels/ternary.h"
 
@@ -94,22 +96,31 @@ struct Inputs {
   Buffer<std::byte> data;
 };
 
-void multiply(ThreadPool& pool, const Weights& w, int64_t copy, const Inputs& x, int64_t input_rows, float* output) {
+using Multiply = std::function<void(const MultiplyArgs&)>;
+
+void multiply(ThreadPool& pool, const Weights& w, int64_t copy, const Inputs& x, int64_t input_rows, float* output,
+              const Multiply& how) {
   const int64_t groups = (w.rows + w.packing.row_group - 1) / w.packing.row_group;
   // Pieces of at least 64 rows: small enough to share out evenly, large enough to work in blocks.
   const int64_t grain = std::max<int64_t>(1, std::max<int64_t>(64, w.rows / (8 * pool.size())) / w.packing.row_group);
   pool.parallel_for(
       groups, grain,
       [&](int64_t begin, int64_t end, int) {
-        w.packing.multiply({w.data.data() + copy * w.bytes, w.rows, w.columns, x.data.data(), x.stride, input_rows,
-                            output, w.rows, begin * w.packing.row_group, std::min(w.rows, end * w.packing.row_group)});
+        how({w.data.data() + copy * w.bytes, w.rows, w.columns, x.data.data(), x.stride, input_rows, output, w.rows,
+             begin * w.packing.row_group, std::min(w.rows, end * w.packing.row_group)});
       },
       input_rows == 1 ? pool.stream_part() : ThreadPool::kEvenPart);
 }
 
+/// What a row of activations is multiplied by: all of the weights, or with `bounds` what bounds them.
+struct OneRow {
+  Multiply multiply;
+  bool bounds = false;
+};
+
 /// One activation row against weights that come from memory, or from the second-level cache: what unpacking allows.
 void decode(benchmark::State& state, const Packing& packing, DType type, int64_t rows, int64_t columns, int threads,
-            bool cached) {
+            bool cached, const OneRow& how) {
   ThreadPool& pool = pool_of(threads);
   const Weights w(packing, type, rows, columns, cached ? 0 : kMemoryBytes / 2);
   const Inputs x(packing.input_for(1), 1, columns);
@@ -117,12 +128,12 @@ void decode(benchmark::State& state, const Packing& packing, DType type, int64_t
   read_ceiling(threads).sample();
   int64_t copy = 0;
   for (auto _ : state) {
-    multiply(pool, w, copy, x, 1, output.data());
+    multiply(pool, w, copy, x, 1, output.data(), how.multiply);
     copy = (copy + 1) % w.copies;
   }
   read_ceiling(threads).sample();
   const double ceiling = read_ceiling(threads).rate();
-  const auto bytes = static_cast<double>(w.bytes);
+  const auto bytes = static_cast<double>(how.bounds ? packing.bounds->leading_bytes(rows, columns) : w.bytes);
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["Gweights/s"] =
       benchmark::Counter(static_cast<double>(rows * columns) * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
@@ -143,7 +154,7 @@ void prefill(benchmark::State& state, const Packing& packing, DType type, int64_
     return packing.input == InputFormat::kFloat ? measure_fma_rate(pool) : measure_int8_rate(pool);
   };
   double ceiling = measure();
-  for (auto _ : state) multiply(pool, w, 0, x, input_rows, output.data());
+  for (auto _ : state) multiply(pool, w, 0, x, input_rows, output.data(), packing.multiply);
   ceiling = std::max(ceiling, measure());
   const auto products = static_cast<double>(rows * columns * input_rows);
   state.counters["GMAC/s"] = benchmark::Counter(products * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
@@ -249,17 +260,29 @@ void register_products(const Packing& p, DType type) {
   for (int threads = 1; threads <= usable_cores(); threads *= 2) {
     for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {8192, 2048}, {2048, 8192}})
       benchmark::RegisterBenchmark(name("decode", rows, columns, threads).c_str(), [=, &p](benchmark::State& s) {
-        decode(s, p, type, rows, columns, threads, false);
+        decode(s, p, type, rows, columns, threads, false, {p.multiply});
       })->UseRealTime();
-    if (p.multiply_one_stream) {
-      Packing one = p;
-      one.multiply = p.multiply_one_stream;
-      benchmark::RegisterBenchmark(name("decode_one_stream", 8192, 2048, threads).c_str(), [=](benchmark::State& s) {
-        decode(s, one, type, 8192, 2048, threads, false);
+    const auto one_row = [&](const std::string& what, int64_t rows, bool cached, const OneRow& how) {
+      benchmark::RegisterBenchmark(name(what, rows, 2048, threads).c_str(), [=, &p](benchmark::State& s) {
+        decode(s, p, type, rows, 2048, threads, cached, how);
       })->UseRealTime();
+    };
+    if (p.multiply_one_stream) one_row("decode_one_stream", 8192, false, {p.multiply_one_stream});
+    if (p.bounds) {
+      // What activations contribute takes as long whatever it is.
+      const auto bound = [](void (*how)(const BoundArgs&)) {
+        return OneRow{[=](const MultiplyArgs& a) {
+                        static const std::vector<UnitBounds> units(1024);
+                        how({a, units.data(), a.output});
+                      },
+                      true};
+      };
+      one_row("bound", 8192, false, bound(p.bounds->bound));
+      one_row("bound_one_stream", 8192, false, bound(p.bounds->bound_one_stream));
+      one_row("bound_cached", 1024, true, bound(p.bounds->bound));
     }
     benchmark::RegisterBenchmark(name("decode_cached", 1024, 2048, threads).c_str(), [=, &p](benchmark::State& s) {
-      decode(s, p, type, 1024, 2048, threads, true);
+      decode(s, p, type, 1024, 2048, threads, true, {p.multiply});
     })->UseRealTime();
     for (int64_t inputs : {4, 16, 32, 128, 512})
       for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{2048, 2048}, {2048, 4096}})
@@ -278,6 +301,7 @@ void register_all() {
   for (const KernelRow& row : kernel_table())
     if ((features & row.required) == row.required) register_products(*row.packing, row.source);
   for (const Packing* packing : ternary_packings(features)) register_products(*packing, DType::kTQ2_0);
+  for (const Packing* packing : split_packings(features)) register_products(*packing, packing->source);
   for (DType type : kv_types())
     for (int head_dim : {64, 128})
       for (int queries : {1, 4, 8, 512})

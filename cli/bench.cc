@@ -257,6 +257,7 @@ void bench(BenchOptions& options, Common& common) {
                        {"cpu", describe(cpu_features())},
                        {"kv", info(options.speed.kv).name},
                        {"context", options.speed.context},
+                       {"top_k", options.speed.top_k},
                        {"peak_memory_bytes", peak},
                        {"valid", !invalid},
                        {"reports", std::move(all)}});
@@ -336,6 +337,10 @@ void add_bench_command(CLI::App& app, Common& common) {
       ->default_str("128,512");
   command->add_option("--gen", speed.generated, "Tokens to decode in a run")
       ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command->add_option("--top-k", speed.top_k, "The largest logits wanted of a decoded token; 1: greedy, 0: all")
+      ->type_name("K")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command->add_option("--context", speed.context, "Tokens in the KV cache before decoding begins")

@@ -8,17 +8,18 @@
 
 #include "base/cpu.h"
 #include "format.h"
+#include "kernels/head.h"
 #include "model/kernel_choice.h"
 #include "model/ternary.h"
 
 namespace pare::cli {
 namespace {
 
-/// Matrices of one shape and type: one kernel serves them all.
+/// Matrices of one shape, type and use: one kernel serves them all.
 struct MatrixGroup {
   Shape shape;
   DType type = DType::kF32;
-  bool ternary = false;
+  bool ternary = false, output = false;
   std::vector<std::string> kinds;
   int64_t count = 0;
   Kernel kernel;
@@ -43,11 +44,13 @@ std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
   for (const WeightTensor& weight : checkpoint.weights) {
     if (!info(weight.id.kind).matrix) continue;
     const bool ternary = is_ternary_weight(checkpoint.config, weight);
+    const bool output =
+        weight.id.kind == (checkpoint.config.tied_embedding ? WeightKind::kEmbedding : WeightKind::kOutput);
     auto found = std::find_if(groups.begin(), groups.end(), [&](const MatrixGroup& g) {
-      return g.shape == weight.shape && g.type == weight.type && g.ternary == ternary;
+      return g.shape == weight.shape && g.type == weight.type && g.ternary == ternary && g.output == output;
     });
     if (found == groups.end()) {
-      groups.push_back({weight.shape, weight.type, ternary, {}, 0, {}, {}, {}, {}});
+      groups.push_back({weight.shape, weight.type, ternary, output, {}, 0, {}, {}, {}, {}});
       found = std::prev(groups.end());
     }
     const std::string kind = info(weight.id.kind).name;
@@ -58,16 +61,24 @@ std::vector<MatrixGroup> group_matrices(const Checkpoint& checkpoint) {
 }
 
 void choose_by_table(MatrixGroup& group, KernelChoice& choice) {
-  const kernels::Packing& packing = kernels::packing_for(group.type, cpu_features());
+  const kernels::Packing& packing = group.output ? kernels::output_packing_for(group.type, cpu_features())
+                                                 : kernels::packing_for(group.type, cpu_features());
   group.kernel = choice.of(packing);
-  group.why = packing.in_place              ? "used in place in the file"
+  group.why = packing.bounds                ? "in two parts: few logits need the second"
+              : packing.in_place            ? "used in place in the file"
               : packing.multiply_one_stream ? "the best instruction set here, the faster way to read"
                                             : "the best instruction set here";
   group.times = choice.times(packing);
   if (packing.multiply_one_stream) group.others.push_back(Kernel{&packing, !group.kernel.one_stream}.name());
+  const auto add_other = [&](const kernels::Packing* other) {
+    if (other->source == group.type && other != &packing) group.others.push_back(other->name());
+  };
+  if (packing.bounds) {
+    for (const kernels::Packing* other : kernels::split_packings(cpu_features())) add_other(other);
+    return;
+  }
   for (const kernels::KernelRow& row : kernels::kernel_table()) {
-    const bool runs = row.source == group.type && (cpu_features() & row.required) == row.required;
-    if (runs && row.packing != &packing) group.others.push_back(row.packing->name());
+    if ((cpu_features() & row.required) == row.required) add_other(row.packing);
   }
 }
 
@@ -117,7 +128,10 @@ std::string times_text(const KernelReport& report, Common& common) {
   std::vector<std::pair<std::string, int64_t>> shown;
   for (const MatrixGroup& group : report.matrices) {
     if (group.times.by_speed.empty()) continue;
-    const std::pair what{group.ternary ? "ternary" : group.type_name(), group.times.columns};
+    const std::string weights = group.ternary                  ? "ternary"
+                                : group.kernel.packing->bounds ? group.type_name() + ", in two parts"
+                                                               : group.type_name();
+    const std::pair what{weights, group.times.columns};
     if (std::find(shown.begin(), shown.end(), what) != shown.end()) continue;
     if (!shown.empty()) table.rule();
     shown.push_back(what);
@@ -173,6 +187,7 @@ Json kernels_json(const Checkpoint& checkpoint, Common& common) {
                         {"columns", group.shape.columns()},
                         {"type", info(group.type).name},
                         {"ternary", group.ternary},
+                        {"output", group.output},
                         {"kernel", group.kernel.name()},
                         {"layout", group.kernel.packing->layout ? Json(group.kernel.packing->layout) : Json()},
                         {"isa", group.kernel.packing->isa},

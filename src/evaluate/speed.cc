@@ -120,7 +120,11 @@ class Bench {
       const int64_t at = cache_.tokens(kDecodeSequence);
       batch.clear();
       batch.add(some_token(model_.config(), at), kDecodeSequence, static_cast<int32_t>(at), true);
-      model_.forward(batch, cache_, logits_);
+      if (options_.top_k > 0) {
+        model_.forward(batch, cache_, options_.top_k, candidates_);
+      } else {
+        model_.forward(batch, cache_, logits_);
+      }
     }
   }
 
@@ -174,6 +178,7 @@ class Bench {
   TokenCost cost_;
   KvCache cache_;
   std::vector<float> logits_;
+  std::vector<TokenLogit> candidates_;
   SpeedSamples fma_, int8_;
   EnergyMeter energy_;
   double skipped_ = 0;  // share of values that decoding leaves out
@@ -205,7 +210,8 @@ SpeedResult Bench::expected(bool decode, int64_t tokens) const {
   const double first = decode ? static_cast<double>(options_.context) : 0;
   const double middle = first + (count - 1) / 2;  // mean position of a query
   const double passes = decode ? count : static_cast<double>((tokens + kMaxChunkRows - 1) / kMaxChunkRows);
-  result.weight_bytes = static_cast<double>(cost_.bytes) * passes / count;
+  const int64_t spared = decode && options_.top_k > 0 ? cost_.rest_bytes : 0;
+  result.weight_bytes = static_cast<double>(cost_.bytes - spared) * passes / count;
   // Within a pass of many tokens keys and values stay in cache; counting them once a pass keeps the ceiling a ceiling.
   const double kv_per_pass = decode ? middle + 1 : std::min(count, middle + 1);
   // Keys take as much as values do, and of these what no head left out.

@@ -14,6 +14,7 @@ struct SpeedOptions {
   int64_t generated = 64;                     // tokens of a decode run, 0 = none
   int64_t context = 0;                        // tokens in the cache before decode begins
   int runs = 5;
+  int64_t top_k = 1;  // the largest logits wanted of each decoded token (1: greedy); 0: all
   /// Bytes that the memory ceiling is measured with, at most. From several times the last-level cache on more of them
   /// read no slower, but there are caches of hundreds of megabytes.
   int64_t ceiling_bytes = kUsualCeilingBytes;

@@ -44,6 +44,7 @@ struct Int8LoopsRow {
 struct FamilyTables {
   std::span<const ProductsRow> products;
   std::span<const ProductsRow> ternary;
+  std::span<const ProductsRow> heads;
   std::span<const ElementwiseRow> elementwise;
   std::span<const KvRow> kv;
   std::span<const InputRow> inputs;

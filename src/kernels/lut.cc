@@ -66,7 +66,7 @@ void pack_lut(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t 
 }
 
 template <class Layout>
-void unpack_row_lut(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+void unpack_row_lut(const std::byte* packed, int64_t, int64_t columns, int64_t row, float* to) {
   constexpr LookupWeights kWeights = lookup_weights<Layout>();
   constexpr int kUnit = Layout::kUnitLookups;
   const auto* bytes =
@@ -87,7 +87,7 @@ void unpack_row_lut(const std::byte* packed, int64_t columns, int64_t row, float
   template int64_t input_row_bytes_lut<Layout>(int64_t);                                 \
   template int64_t packed_bytes_lut<Layout>(int64_t, int64_t);                           \
   template void pack_lut<Layout>(const uint8_t*, int64_t, int64_t, int64_t, std::byte*); \
-  template void unpack_row_lut<Layout>(const std::byte*, int64_t, int64_t, float*);
+  template void unpack_row_lut<Layout>(const std::byte*, int64_t, int64_t, int64_t, float*);
 PARE_LUT_LAYOUT(TernaryTl1)
 PARE_LUT_LAYOUT(TernaryTl2)
 #undef PARE_LUT_LAYOUT

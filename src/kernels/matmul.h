@@ -68,6 +68,8 @@ struct MultiplyArgs {
 
 inline constexpr int64_t kPackedSlack = 256;
 
+struct HeadBounds;
+
 /// A layout of weights in memory and the product that reads it: one file per instruction set defines each.
 struct Packing {
   DType source;
@@ -80,13 +82,15 @@ struct Packing {
   /// Packs rows [row_begin, row_end) of `from` (row_begin a multiple of row_group) into the whole matrix at `packed`.
   void (*pack)(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) = nullptr;
   /// Row `row` back as float32, exactly as the storage type decodes it.
-  void (*unpack_row)(const std::byte* packed, int64_t columns, int64_t row, float* to);
+  void (*unpack_row)(const std::byte* packed, int64_t rows, int64_t columns, int64_t row, float* to);
   void (*multiply)(const MultiplyArgs& args);
   /// multiply for a single activation row that reads weights as one stream where that reads several side by side: the
   /// same bits. Which is faster is up to what fetches from memory on a machine. Null where there is no choice.
   void (*multiply_one_stream)(const MultiplyArgs& args) = nullptr;
   /// A layout that is not the source type's own, and serves others than it: "i2"; null otherwise.
   const char* layout = nullptr;
+  /// Of layouts in two parts (head.h).
+  const HeadBounds* bounds = nullptr;
   /// Instead of pack, for ternary weights: packs rows [row_begin, row_end) from w + 1, codes: [row_end - row_begin,
   /// columns].
   void (*pack_codes)(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end,

@@ -51,15 +51,15 @@ void unpack_plane(const std::byte* plane, int columns, int first, int bits, int6
 }
 
 /// Puts what one row's block has beside its codes in its lane.
-void pack_scales(const BlockLayout& layout, const BlockParts& parts, int64_t r, std::byte* block) {
-  std::memcpy(block + 2 * r, &parts.d, 2);
-  if (layout.has_min) std::memcpy(block + 2 * (kInterleavedRows + r), &parts.m, 2);
+void pack_scales(const BlockLayout& layout, const BlockParts& parts, int64_t r, std::byte* factors, std::byte* block) {
+  std::memcpy(factors + 2 * r, &parts.d, 2);
+  if (layout.has_min) std::memcpy(factors + 2 * (kInterleavedRows + r), &parts.m, 2);
   if (layout.scale_bytes == 0) return;
   for (int unit = 0; unit < layout.units(); ++unit) {
     const int64_t at = unit * kInterleavedRows + r;
     const auto scale = static_cast<uint8_t>(parts.scales[unit]);
     const int both = layout.nibble_scales ? scale | parts.mins[unit] << 4 : scale;
-    block[layout.scales_offset() + at] = static_cast<std::byte>(both);
+    block[at] = static_cast<std::byte>(both);
     if (layout.scale_bytes == 2) block[layout.mins_offset() + at] = static_cast<std::byte>(parts.mins[unit]);
   }
 }
@@ -68,65 +68,80 @@ void pack_scales(const BlockLayout& layout, const BlockParts& parts, int64_t r, 
 
 int64_t packed_bytes_f32(int64_t rows, int64_t columns) { return rows * columns * 4; }
 int64_t packed_bytes_16bit(int64_t rows, int64_t columns) { return rows * columns * 2; }
-int64_t packed_bytes_blocks(const BlockForm& form, int64_t rows, int64_t columns) {
-  return groups(rows) * (columns / form.columns) * layout_of(form).bytes();
+int64_t packed_bytes_blocks(const BlockLayout& layout, int64_t rows, int64_t columns) {
+  const int64_t blocks = columns / layout.columns;
+  return groups(rows) * (layout.group_bytes(blocks) + blocks * layout.rest_bytes());
 }
 
-void pack_blocks(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) {
+void pack_blocks(const BlockLayout& layout, const TensorView& from, int64_t row_begin, int64_t row_end,
+                 std::byte* packed) {
   const BlockForm& form = *find_block_form(from.type);
-  const BlockLayout layout = layout_of(form);
   const int64_t blocks = from.shape.columns() / form.columns, file_bytes = info(from.type).block_bytes;
   constexpr int kMostSteps = BlockParts::kMostColumns / kStepColumns;
   const int steps = form.columns / kStepColumns;
+  std::byte* const rests = packed + groups(from.shape.rows()) * layout.group_bytes(blocks);
   Step codes[kMostSteps];
   BlockParts parts[kInterleavedRows];
   for (int64_t group = row_begin / kInterleavedRows; group * kInterleavedRows < row_end; ++group) {
+    std::byte* const whole = packed + group * layout.group_bytes(blocks);
     for (int64_t b = 0; b < blocks; ++b) {
-      std::byte* to = packed + (group * blocks + b) * layout.bytes();
+      std::byte *factors = whole + b * layout.factor_bytes(),
+                *to = whole + layout.blocks_offset(blocks) + b * layout.bytes();
       for (int64_t r = 0; r < kInterleavedRows; ++r) {
         const int64_t row = group * kInterleavedRows + r;
         if (row < from.shape.rows())
           form.split(from.row(row) + b * file_bytes, parts[r]);
         else
           parts[r] = {};
-        pack_scales(layout, parts[r], r, to);
+        pack_scales(layout, parts[r], r, factors, to);
       }
       interleave_rows(parts[0].codes, sizeof(BlockParts), steps, codes);
-      pack_plane(codes, steps, 0, layout.low_bits, to + layout.low_offset());
-      if (layout.high_bits) pack_plane(codes, steps, layout.low_bits, layout.high_bits, to + layout.high_offset());
+      const int low = layout.rest_bits, high = low + layout.low_bits;
+      pack_plane(codes, steps, low, layout.low_bits, to + layout.low_offset());
+      if (layout.high_bits) pack_plane(codes, steps, high, layout.high_bits, to + layout.high_offset());
+      if (!layout.rest_bits) continue;
+      pack_plane(codes, steps, 0, layout.rest_bits, rests + (group * blocks + b) * layout.rest_bytes());
     }
   }
 }
 
-void unpack_row_blocks(const BlockForm& form, const std::byte* packed, int64_t columns, int64_t row, float* to) {
-  const BlockLayout layout = layout_of(form);
+void unpack_row_blocks(const BlockForm& form, const BlockLayout& layout, const std::byte* packed, int64_t rows,
+                       int64_t columns, int64_t row, float* to) {
   const int64_t blocks = columns / form.columns, r = row % kInterleavedRows;
+  const std::byte* const group = packed + row / kInterleavedRows * layout.group_bytes(blocks);
   for (int64_t b = 0; b < blocks; ++b) {
-    const std::byte* block = packed + (row / kInterleavedRows * blocks + b) * layout.bytes();
+    const std::byte *factors = group + b * layout.factor_bytes(),
+                    *block = group + layout.blocks_offset(blocks) + b * layout.bytes();
     BlockParts parts{};
-    std::memcpy(&parts.d, block + 2 * r, 2);
-    if (layout.has_min) std::memcpy(&parts.m, block + 2 * (kInterleavedRows + r), 2);
+    std::memcpy(&parts.d, factors + 2 * r, 2);
+    if (layout.has_min) std::memcpy(&parts.m, factors + 2 * (kInterleavedRows + r), 2);
     for (int unit = 0; unit < layout.units() && layout.scale_bytes > 0; ++unit) {
       const int64_t at = unit * kInterleavedRows + r;
-      const auto both = static_cast<uint8_t>(block[layout.scales_offset() + at]);
+      const auto both = static_cast<uint8_t>(block[at]);
       parts.scales[unit] = static_cast<int8_t>(layout.nibble_scales ? both & 15 : both);
       if (layout.nibble_scales) parts.mins[unit] = both >> 4;
       if (layout.scale_bytes == 2) parts.mins[unit] = static_cast<uint8_t>(block[layout.mins_offset() + at]);
     }
-    unpack_plane(block + layout.low_offset(), form.columns, 0, layout.low_bits, r, parts.codes);
+    const int low = layout.rest_bits, high = low + layout.low_bits;
+    unpack_plane(block + layout.low_offset(), form.columns, low, layout.low_bits, r, parts.codes);
     if (layout.high_bits)
-      unpack_plane(block + layout.high_offset(), form.columns, layout.low_bits, layout.high_bits, r, parts.codes);
+      unpack_plane(block + layout.high_offset(), form.columns, high, layout.high_bits, r, parts.codes);
+    if (layout.rest_bits) {
+      const std::byte* const rests = packed + groups(rows) * layout.group_bytes(blocks);
+      unpack_plane(rests + (row / kInterleavedRows * blocks + b) * layout.rest_bytes(), form.columns, 0,
+                   layout.rest_bits, r, parts.codes);
+    }
     join(form, parts, to + b * form.columns);
   }
 }
 
-void unpack_row_f32(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+void unpack_row_f32(const std::byte* packed, int64_t, int64_t columns, int64_t row, float* to) {
   info(DType::kF32).decode(packed + row * columns * 4, to, columns);
 }
-void unpack_row_f16(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+void unpack_row_f16(const std::byte* packed, int64_t, int64_t columns, int64_t row, float* to) {
   info(DType::kF16).decode(packed + row * columns * 2, to, columns);
 }
-void unpack_row_bf16(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+void unpack_row_bf16(const std::byte* packed, int64_t, int64_t columns, int64_t row, float* to) {
   info(DType::kBF16).decode(packed + row * columns * 2, to, columns);
 }
 

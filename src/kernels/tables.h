@@ -12,6 +12,7 @@ namespace pare::kernels {
 #define PARE_DECLARE_KERNELS(isa)                         \
   namespace isa {                                         \
   extern const std::span<const Packing> kFloats, kBlocks; \
+  extern const std::span<const Packing> kHeads;           \
   extern const std::span<const Packing> kTernary;         \
   extern const InputFormatInfo kInt8Block, kInt8Row;      \
   extern const InputFormatInfo kInt8Pairs, kInt8Triples;  \

@@ -176,7 +176,7 @@ void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int6
 }
 
 template <class Layout>
-void unpack_row_ternary(const std::byte* packed, int64_t columns, int64_t row, float* to) {
+void unpack_row_ternary(const std::byte* packed, int64_t, int64_t columns, int64_t row, float* to) {
   constexpr int64_t kColumns = strip_columns<Layout>();
   const std::byte* group = packed + row / kInterleavedRows * group_bytes<Layout>(columns);
   for (int64_t k = 0; k < columns; ++k) {
@@ -189,7 +189,7 @@ template int64_t packed_bytes_ternary<TernaryI2>(int64_t, int64_t);
 template int64_t packed_bytes_ternary<TernaryT3>(int64_t, int64_t);
 template void pack_ternary<TernaryI2>(const uint8_t*, int64_t, int64_t, int64_t, std::byte*);
 template void pack_ternary<TernaryT3>(const uint8_t*, int64_t, int64_t, int64_t, std::byte*);
-template void unpack_row_ternary<TernaryI2>(const std::byte*, int64_t, int64_t, float*);
-template void unpack_row_ternary<TernaryT3>(const std::byte*, int64_t, int64_t, float*);
+template void unpack_row_ternary<TernaryI2>(const std::byte*, int64_t, int64_t, int64_t, float*);
+template void unpack_row_ternary<TernaryT3>(const std::byte*, int64_t, int64_t, int64_t, float*);
 
 }  // namespace pare::kernels

@@ -122,6 +122,6 @@ int64_t packed_bytes_ternary(int64_t rows, int64_t columns);
 template <class Layout>
 void pack_ternary(const uint8_t* codes, int64_t columns, int64_t row_begin, int64_t row_end, std::byte* packed);
 template <class Layout>
-void unpack_row_ternary(const std::byte* packed, int64_t columns, int64_t row, float* to);
+void unpack_row_ternary(const std::byte* packed, int64_t rows, int64_t columns, int64_t row, float* to);
 
 }  // namespace pare::kernels

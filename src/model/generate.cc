@@ -24,7 +24,7 @@ GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<co
   Sampler sampler(options.sampler);
   for (int32_t token : prompt) sampler.saw(token);
   cache.clear(sequence);
-  std::vector<float> logits(static_cast<size_t>(model.config().vocabulary));
+  std::vector<TokenLogit> candidates;
   const auto cancelled = [&] { return options.cancel && options.cancel->load(std::memory_order_relaxed); };
   double start = now();
   // In pieces, so that a long prompt can be stopped; frequencies still follow the whole prompt's length.
@@ -33,7 +33,7 @@ GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<co
     batch.add_span(prompt.subspan(at, std::min<size_t>(kMaxChunkRows, prompt.size() - at)), sequence,
                    static_cast<int32_t>(at), false);
     batch.sequence_length.assign(batch.tokens.size(), static_cast<int32_t>(prompt.size()));
-    model.forward(batch, cache, logits);
+    model.forward(batch, cache, sampler.considered(), candidates);
   }
   result.prefill_seconds = now() - start;
   start = now();
@@ -47,10 +47,10 @@ GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<co
       result.reason = StopReason::kLength;
       break;
     }
-    if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+    if (std::any_of(candidates.begin(), candidates.end(), [](const TokenLogit& c) { return std::isnan(c.logit); })) {
       throw NotFinite(fmt::format("logits are NaN after {} tokens: expected numbers", cache.tokens(sequence)));
     }
-    const int32_t token = sampler.sample(logits);
+    const int32_t token = sampler.sample(candidates);
     if (!options.ignore_end && std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end()) {
       result.reason = StopReason::kEnd;
       break;
@@ -64,7 +64,7 @@ GenerateResult generate(Model& model, KvCache& cache, int sequence, std::span<co
     if (static_cast<int64_t>(result.tokens.size()) >= options.max_tokens) continue;  // its logits would go unused
     batch.clear();
     batch.add(token, sequence, static_cast<int32_t>(cache.tokens(sequence)), true);
-    model.forward(batch, cache, logits);
+    model.forward(batch, cache, sampler.considered(), candidates);
   }
   result.decode_seconds = now() - start;
   return result;

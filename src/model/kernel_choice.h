@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/head.h"
 #include "kernels/matmul.h"
 
 namespace pare {
@@ -18,6 +19,10 @@ struct Kernel {
 
   void multiply(const kernels::MultiplyArgs& args) const {
     (one_stream && args.input_rows == 1 ? packing->multiply_one_stream : packing->multiply)(args);
+  }
+  /// HeadBounds::bound, of a packing in two parts.
+  void bound(const kernels::BoundArgs& args) const {
+    (one_stream ? packing->bounds->bound_one_stream : packing->bounds->bound)(args);
   }
   /// "t3.avx512vbmi", "t3.avx512vbmi in one stream"
   std::string name() const { return packing->name() + (one_stream ? " in one stream" : ""); }

@@ -190,14 +190,11 @@ class Dealing {
     if (first_range >= end_range) return found;
     each(first_range, end_range, [&](const Rows& rows) {
       const PackedWeight& weight = *group_.linears[rows.linear].weight;
-      if (found.empty()) found = {address(rows), weight.data + weight.packing().packed_bytes(rows.end, weight.columns)};
+      if (found.empty()) found = {weight.at(rows.begin), weight.at(rows.end)};
     });
     return found;
   }
-  const std::byte* address(const Rows& rows) const {
-    const PackedWeight& weight = *group_.linears[rows.linear].weight;
-    return weight.data + weight.packing().packed_bytes(rows.begin, weight.columns);
-  }
+  const std::byte* address(const Rows& rows) const { return group_.linears[rows.linear].weight->at(rows.begin); }
 
  private:
   static int64_t rows_of_part(const PackedWeight& weight, int64_t input_rows) {
@@ -249,6 +246,10 @@ void Multiplier::run(const LinearGroup& group, LinearInput& input, float* to,
   run_to(group, input, {.to = to, .finish = finish});
 }
 
+void Multiplier::bound(const LinearGroup& group, LinearInput& input, const kernels::UnitBounds* units, float* most) {
+  run_to(group, input, {.units = units, .most = most});
+}
+
 void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Target& target) {
   const Dealing dealing(group, input.rows(), pool_.size(), target.finish ? kProductsBytes : INT64_MAX);
   const std::optional<Dealing> next =
@@ -272,7 +273,7 @@ void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Targ
     const PackedWeight& weight = *linear.weight;
     const auto prepared = input.prepared(format(weight), pool_);
     const int64_t inputs = rows.end_input - rows.first_input, columns = rows.end - rows.begin;
-    float *output, *written;
+    float *output = nullptr, *written = nullptr;
     int64_t stride = weight.rows;
     if (target.finish) {
       const auto size = static_cast<size_t>(inputs * columns);
@@ -280,14 +281,27 @@ void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Targ
       stride = columns;
       output = mine.products.data() + rows.linear * size - rows.begin;  // where column 0 would be
       written = rows.linear == 0 ? target.to + rows.first_input * weight.rows : nullptr;
-    } else {
+    } else if (!target.most) {
       written = output = target.outputs[rows.linear] + rows.first_input * weight.rows;
     }
-    weight.kernel.multiply({weight.data, weight.rows, weight.columns,
-                            prepared.data + rows.first_input * prepared.stride, prepared.stride, inputs, output, stride,
-                            rows.begin, rows.end, weight.scale, then, dealing.address(rows) == mine.expected, written,
-                            weight.rows});
+    const kernels::MultiplyArgs args{weight.data,
+                                     weight.rows,
+                                     weight.columns,
+                                     prepared.data + rows.first_input * prepared.stride,
+                                     prepared.stride,
+                                     inputs,
+                                     output,
+                                     stride,
+                                     rows.begin,
+                                     rows.end,
+                                     weight.scale,
+                                     then,
+                                     dealing.address(rows) == mine.expected,
+                                     written,
+                                     weight.rows};
     mine.expected = then;
+    if (target.most) return weight.kernel.bound({args, target.units, target.most});
+    weight.kernel.multiply(args);
     const bool scale = weight.scale != 1 && !weight.packing().applies_scale;
     for (int64_t row = 0; row < inputs && (scale || !linear.bias.empty()); ++row) {
       float* out = output + row * stride;

@@ -100,13 +100,19 @@ class Multiplier {
   /// group that is side by side or of one linear. finish writes what it makes of them to the same place of `to` [input
   /// rows, outputs].
   void run(const LinearGroup& group, LinearInput& input, float* to, FunctionRef<void(const Products&)> finish);
+  /// Instead of the outputs of a matrix in two parts for a single row, most[g]: what the largest of 16 of them can be
+  /// (kernels/head.h).
+  void bound(const LinearGroup& group, LinearInput& input, const kernels::UnitBounds* units, float* most);
 
  private:
-  /// Where outputs go: to memory, or in the worker's own to `finish`, which writes to `to`.
+  /// Where outputs go: to memory, or in the worker's own to `finish`, which writes to `to`; or only their bounds, to
+  /// `most`.
   struct Target {
     std::span<float* const> outputs = {};
     float* to = nullptr;
     FunctionRef<void(const Products&)> finish = nullptr;
+    const kernels::UnitBounds* units = nullptr;
+    float* most = nullptr;
   };
   struct alignas(64) Worker {
     const std::byte* expected = nullptr;  // weights that it has asked for already

@@ -126,7 +126,8 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     return Linear{store.matrix(tensor(kind, layer), means), bias ? vector(bias_kind, layer) : std::vector<float>{}};
   };
   using enum WeightKind;
-  model->embedding_ = store.matrix(tensor(kEmbedding, -1));
+  const bool tied = checkpoint.config.tied_embedding;
+  model->embedding_ = tied ? store.output(tensor(kEmbedding, -1)) : store.matrix(tensor(kEmbedding, -1));
   for (int i = 0; i < static_cast<int>(model->layers_.size()); ++i) {
     const LayerConfig& config = checkpoint.config.layers[static_cast<size_t>(i)];
     Layer& layer = model->layers_[static_cast<size_t>(i)];
@@ -152,8 +153,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, ThreadPool& poo
     }
   }
   model->output_norm_ = vector(kOutputNorm, -1);
-  const bool tied = checkpoint.config.tied_embedding;
-  model->output_.linears.push_back({tied ? model->embedding_ : store.matrix(tensor(kOutput, -1)), {}});
+  model->output_.linears.push_back({tied ? model->embedding_ : store.output(tensor(kOutput, -1)), {}});
   model->link_groups();
   progress.finish();
   return model;
@@ -169,16 +169,24 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
   store.expect(count);
   Progress& progress = options.progress ? *options.progress : no_progress();
   progress.start("making random weights", "weights", count);
-  const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means = {}) {
+  const DType head = options.head.value_or(matrices);
+  const auto shape_of = [&](WeightKind kind, int layer) {
     const Shape shape = expected_shape(config, {kind, layer}).value();
     progress.update(done += shape.count());
-    const DType type = layer < 0 ? options.head.value_or(matrices) : matrices;
-    return Linear{store.random(shape[0], shape[1], type, ++seed, means), {}};
+    return shape;
+  };
+  const auto linear = [&](WeightKind kind, int layer, const LinearConfig& means = {}) {
+    const Shape shape = shape_of(kind, layer);
+    return Linear{store.random(shape[0], shape[1], layer < 0 ? head : matrices, ++seed, means), {}};
+  };
+  const auto output = [&](WeightKind kind) {
+    const Shape shape = shape_of(kind, -1);
+    return store.random_output(shape[0], shape[1], head, ++seed);
   };
   const auto ones = [](bool has, int64_t n) { return std::vector<float>(has ? static_cast<size_t>(n) : 0, 1.0f); };
   const std::vector<float> gain = ones(true, config.hidden);
   using enum WeightKind;
-  model->embedding_ = linear(kEmbedding, -1).weight;
+  model->embedding_ = config.tied_embedding ? output(kEmbedding) : linear(kEmbedding, -1).weight;
   for (int i = 0; i < static_cast<int>(config.layers.size()); ++i) {
     Layer& layer = model->layers_[static_cast<size_t>(i)];
     const LayerConfig& of = config.layers[static_cast<size_t>(i)];
@@ -210,7 +218,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config, DType matrices, 
     }
   }
   model->output_norm_ = gain;
-  model->output_.linears.push_back(config.tied_embedding ? Linear{model->embedding_, {}} : linear(kOutput, -1));
+  model->output_.linears.push_back({config.tied_embedding ? model->embedding_ : output(kOutput), {}});
   model->link_groups();
   progress.finish();
   return model;
@@ -275,6 +283,9 @@ TokenCost Model::cost_per_token() const {
   const PackedWeight& output = *output_.linears[0].weight;
   cost.output_multiply_adds = output.rows * output.columns;
   cost.int8_output = output.packing().input != kernels::InputFormat::kFloat;
+  if (const kernels::HeadBounds* bounds = output.packing().bounds) {
+    cost.rest_bytes = output.bytes() - bounds->leading_bytes(output.rows, output.columns);
+  }
   return cost;
 }
 
@@ -292,7 +303,8 @@ int64_t Model::mapped_bytes() const {
   return bytes;
 }
 
-void Model::check_batch(const Batch& batch, const KvCache& cache, std::span<float> logits) const {
+/// How many rows want logits.
+int64_t Model::check_batch(const Batch& batch, const KvCache& cache) const {
   const size_t rows = batch.tokens.size();
   if (batch.sequence.size() != rows || batch.position.size() != rows || batch.wants_logits.size() != rows ||
       (!batch.sequence_length.empty() && batch.sequence_length.size() != rows)) {
@@ -300,7 +312,7 @@ void Model::check_batch(const Batch& batch, const KvCache& cache, std::span<floa
   }
   std::set<int> finished;
   int64_t next = 0;
-  size_t wanted = 0;
+  int64_t wanted = 0;
   for (size_t i = 0; i < rows; ++i) {
     const int sequence = batch.sequence[i];
     if (batch.tokens[i] < 0 || batch.tokens[i] >= config_.vocabulary) {
@@ -316,17 +328,26 @@ void Model::check_batch(const Batch& batch, const KvCache& cache, std::span<floa
     if (++next > cache.context()) fail("sequence {}: longer than the context of {} tokens", sequence, cache.context());
     wanted += batch.wants_logits[i] ? 1 : 0;
   }
-  if (logits.size() < wanted * static_cast<size_t>(config_.vocabulary)) {
-    fail("room for {} logits, expected {}", logits.size(), wanted * static_cast<size_t>(config_.vocabulary));
-  }
+  return wanted;
 }
 
 void Model::forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer) {
-  check_batch(batch, cache, logits);
+  const int64_t values = check_batch(batch, cache) * config_.vocabulary;
+  if (static_cast<int64_t>(logits.size()) < values) fail("room for {} logits, expected {}", logits.size(), values);
+  run_batch(batch, cache, {.logits = logits.data()}, observer);
+}
+
+void Model::forward(const Batch& batch, KvCache& cache, int64_t count, std::vector<TokenLogit>& candidates) {
+  const int64_t wanted = check_batch(batch, cache);
+  if (wanted != 1) fail("candidates of {} rows, expected one", wanted);
+  if (count < 0) fail("{} candidates, expected 0 or more", count);
+  run_batch(batch, cache, {.count = count, .candidates = &candidates}, nullptr);
+}
+
+void Model::run_batch(const Batch& batch, KvCache& cache, Output output, Observer* observer) {
   std::map<int, int32_t> lengths;  // of each sequence after the whole call
   for (int64_t i = 0; i < batch.rows(); ++i)
     lengths[batch.sequence[static_cast<size_t>(i)]] = batch.position[static_cast<size_t>(i)] + 1;
-  float* out = logits.data();
   for (int64_t begin = 0; begin < batch.rows(); begin += kMaxChunkRows) {
     Chunk chunk;
     for (int64_t i = begin; i < std::min(begin + kMaxChunkRows, batch.rows()); ++i) {
@@ -336,12 +357,12 @@ void Model::forward(const Batch& batch, KvCache& cache, std::span<float> logits,
                                                                           : batch.sequence_length[at]);
       if (batch.wants_logits[at]) chunk.wanted.push_back(static_cast<int32_t>(i - begin));
     }
-    run_chunk(chunk, cache, out, observer);
-    out += static_cast<int64_t>(chunk.wanted.size()) * config_.vocabulary;
+    run_chunk(chunk, cache, output, observer);
+    if (output.logits) output.logits += static_cast<int64_t>(chunk.wanted.size()) * config_.vocabulary;
   }
 }
 
-void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* observer) {
+void Model::run_chunk(Chunk& chunk, KvCache& cache, const Output& output, Observer* observer) {
   const int64_t rows = chunk.batch.rows(), hidden = config_.hidden;
   chunk.find_runs();
   work_->reserve(config_, rows);
@@ -357,7 +378,7 @@ void Model::run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* obs
     show(observer, ActivationSite::kBlockOut, layer, chunk.batch, x, rows, hidden);
   }
   for (const Chunk::Run& run : chunk.runs) cache.add_tokens(run.sequence, run.count);
-  run_output(chunk, logits, observer);
+  run_output(chunk, output, observer);
 }
 
 /// stream += group * the input that is set.
@@ -441,7 +462,7 @@ void Model::run_mlp(int index, Chunk& chunk, Observer* observer) {
   show(observer, ActivationSite::kMlpStreamOut, index, batch, w.stream.data(), rows, hidden);
 }
 
-void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
+void Model::run_output(Chunk& chunk, const Output& output, Observer* observer) {
   const auto wanted = static_cast<int64_t>(chunk.wanted.size());
   if (wanted == 0) return;
   Workspace& w = *work_;
@@ -452,8 +473,9 @@ void Model::run_output(Chunk& chunk, float* logits, Observer* observer) {
   }
   w.input.set_normed(w.delta.data(), output_norm_, config_.norm_epsilon, w.normed.data(), wanted);
   show_input(observer, ActivationSite::kFinalHidden, -1, chunk.batch, w.input, hidden, pool_);
-  float* const output[] = {logits};
-  w.multiplier.run(output_, w.input, output);
+  if (output.candidates) return w.search.find(output_, w.input, w.multiplier, output.count, *output.candidates);
+  float* const logits[] = {output.logits};
+  w.multiplier.run(output_, w.input, logits);
 }
 
 }  // namespace pare

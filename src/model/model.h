@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "model/batch.h"
+#include "model/candidates.h"
 #include "model/checkpoint.h"
 #include "model/kv_cache.h"
 #include "model/linear.h"
@@ -33,6 +34,7 @@ struct TokenCost {
   int64_t int8_multiply_adds = 0;    // those of them that kernels do in integers
   int64_t output_multiply_adds = 0;  // those of the output matrix: a prompt takes them once, for its last token
   bool int8_output = false;
+  int64_t rest_bytes = 0;  // of bytes: of the output matrix, what few candidates need not read (kernels/head.h)
 };
 
 /// Values that attention read of those that queries see, an output and a token each.
@@ -66,6 +68,9 @@ class Model {
   /// [wanted, vocabulary]. Throws Error for tokens or sequences out of range, positions that do not continue the cache,
   /// a full context, or too little room for logits, before anything is changed.
   void forward(const Batch& batch, KvCache& cache, std::span<float> logits, Observer* observer = nullptr);
+  /// The same for a batch of which one row wants logits, but of those only the `count` largest (0: all) and any that
+  /// equal the last of them, by token; those that are NaN, if some are. Output matrices in two parts compute no more.
+  void forward(const Batch& batch, KvCache& cache, int64_t count, std::vector<TokenLogit>& candidates);
   /// From now on attention, of either kind, leaves out values whose weights are below this part of the largest of their
   /// row, in pages of the cache that a row sees whole, and puts a page's mean in their place: faster on long contexts,
   /// and not the same result. 0 leaves nothing out. Throws Error unless it is in [0, 1).
@@ -83,11 +88,18 @@ class Model {
   struct Workspace;
   struct Chunk;
   Model(const ModelConfig& config, ThreadPool& pool);
-  void check_batch(const Batch& batch, const KvCache& cache, std::span<float> logits) const;
-  void run_chunk(Chunk& chunk, KvCache& cache, float* logits, Observer* observer);
+  /// What becomes of the rows that want logits: all logits, or the candidates of the only one.
+  struct Output {
+    float* logits = nullptr;
+    int64_t count = 0;
+    std::vector<TokenLogit>* candidates = nullptr;
+  };
+  int64_t check_batch(const Batch& batch, const KvCache& cache) const;
+  void run_batch(const Batch& batch, KvCache& cache, Output output, Observer* observer);
+  void run_chunk(Chunk& chunk, KvCache& cache, const Output& output, Observer* observer);
   void run_attention(int layer, Chunk& chunk, KvCache& cache, Observer* observer);
   void run_mlp(int layer, Chunk& chunk, Observer* observer);
-  void run_output(Chunk& chunk, float* logits, Observer* observer);
+  void run_output(Chunk& chunk, const Output& output, Observer* observer);
   struct AttentionRun;
   void rotate_queries(int layer, int64_t row, int first, int count);
   void store_key(int layer, const Chunk& chunk, KvCache& cache, int64_t row, int kv_head);

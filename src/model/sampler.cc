@@ -8,15 +8,13 @@
 namespace pare {
 namespace {
 
-struct Candidate {
+struct Choice {
   int32_t token;
   float logit;
   double probability;
 };
 
-bool better(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-}
+bool better(const Choice& a, const Choice& b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
 
 }  // namespace
 
@@ -44,21 +42,36 @@ void Sampler::saw(int32_t token) {
   if (recent_.size() > static_cast<size_t>(options_.repetition_window)) recent_.erase(recent_.begin());
 }
 
+int64_t Sampler::considered() const {
+  const int64_t kept = options_.temperature == 0 ? 1 : options_.top_k;
+  if (options_.repetition_penalty == 1 || kept == 0) return kept;
+  // Seen tokens become less likely: those behind them move up. More likely, any of them could.
+  return options_.repetition_penalty > 1 ? kept + options_.repetition_window : 0;
+}
+
 int32_t Sampler::sample(std::span<const float> logits) {
-  std::vector<Candidate> candidates;
-  candidates.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
+  std::vector<TokenLogit> all;
+  all.reserve(logits.size());
+  for (const float logit : logits) all.push_back({static_cast<int32_t>(all.size()), logit});
+  return sample(all);
+}
+
+int32_t Sampler::sample(std::span<const TokenLogit> given) {
+  std::vector<Choice> candidates;
+  candidates.reserve(given.size());
+  for (const TokenLogit& candidate : given) {
     // NaN orders nothing; counting it as impossible keeps every comparison defined.
-    const float logit = std::isnan(logits[i]) ? -INFINITY : logits[i];
-    candidates.push_back({static_cast<int32_t>(i), logit, 0});
+    candidates.push_back({candidate.token, std::isnan(candidate.logit) ? -INFINITY : candidate.logit, 0});
   }
   if (options_.repetition_penalty != 1) {
     std::vector<int32_t> seen = recent_;
     std::sort(seen.begin(), seen.end());
     seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
     for (int32_t token : seen) {
-      if (token < 0 || token >= static_cast<int32_t>(candidates.size())) continue;
-      float& logit = candidates[static_cast<size_t>(token)].logit;
+      const auto found = std::lower_bound(candidates.begin(), candidates.end(), token,
+                                          [](const Choice& choice, int32_t id) { return choice.token < id; });
+      if (found == candidates.end() || found->token != token) continue;
+      float& logit = found->logit;
       logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
     }
   }
@@ -73,11 +86,11 @@ int32_t Sampler::sample(std::span<const float> logits) {
   candidates.resize(keep);
   // Probabilities of the model itself decide what top-p and min-p keep; temperature reshapes what is left.
   double sum = 0;
-  for (Candidate& c : candidates)
+  for (Choice& c : candidates)
     sum += c.probability = std::exp(static_cast<double>(c.logit) - static_cast<double>(candidates[0].logit));
   double covered = 0;
   size_t count = 0;
-  for (const Candidate& c : candidates) {
+  for (const Choice& c : candidates) {
     if (count > 0 &&
         (covered >= static_cast<double>(options_.top_p) * sum || c.probability < static_cast<double>(options_.min_p)))
       break;
@@ -86,14 +99,14 @@ int32_t Sampler::sample(std::span<const float> logits) {
   }
   candidates.resize(count);
   double total = 0;
-  for (Candidate& c : candidates) {
+  for (Choice& c : candidates) {
     c.probability = std::exp((static_cast<double>(c.logit) - static_cast<double>(candidates[0].logit)) /
                              static_cast<double>(options_.temperature));
     total += c.probability;
   }
   double draw = random_.uniform() * total;
   int32_t chosen = candidates[0].token;
-  for (const Candidate& c : candidates) {
+  for (const Choice& c : candidates) {
     chosen = c.token;
     draw -= c.probability;
     if (draw < 0) break;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "model/candidates.h"
 
 namespace pare {
 
@@ -26,7 +27,12 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options);
   /// For the repetition penalty: a token of the prompt.
   void saw(int32_t token);
-  /// logits [vocabulary]; ties go to the lowest id. The chosen token counts as seen.
+  /// So many of the largest logits decide; 0: all.
+  int64_t considered() const;
+  /// Chooses from the tokens given, by id: all, or those of the largest logits that decide. Ties go to the lowest id.
+  /// The chosen token counts as seen.
+  int32_t sample(std::span<const TokenLogit> given);
+  /// logits [vocabulary]
   int32_t sample(std::span<const float> logits);
 
  private:

@@ -54,6 +54,15 @@ FillCodes codes_of_blocks(const TensorView& from, const std::string& name, float
   };
 }
 
+/// Rows of normal values as a type stores them.
+std::vector<std::byte> random_stored(DType type, int64_t rows, int64_t columns, double deviation, Random& source) {
+  std::vector<float> values(static_cast<size_t>(rows * columns));
+  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
+  std::vector<std::byte> stored(static_cast<size_t>(info(type).bytes(rows * columns)));
+  info(type).encode(values.data(), stored.data(), rows * columns);
+  return stored;
+}
+
 /// Packed rows, a multiple of the packing's row group: normal values, or ternary codes if it packs those.
 std::vector<std::byte> random_rows(const kernels::Packing& packing, DType type, int64_t rows, int64_t columns,
                                    double deviation, Random& source) {
@@ -64,12 +73,9 @@ std::vector<std::byte> random_rows(const kernels::Packing& packing, DType type, 
     packing.pack_codes(codes.data(), columns, 0, rows, packed.data());
     return packed;
   }
-  std::vector<float> values(static_cast<size_t>(rows * columns));
-  for (float& value : values) value = static_cast<float>(source.normal() * deviation);
-  std::vector<std::byte> encoded(static_cast<size_t>(info(type).bytes(rows * columns)));
-  info(type).encode(values.data(), encoded.data(), rows * columns);
-  if (packing.in_place) return encoded;
-  packing.pack({type, Shape{rows, columns}, encoded}, 0, rows, packed.data());
+  std::vector<std::byte> stored = random_stored(type, rows, columns, deviation, source);
+  if (packing.in_place) return stored;
+  packing.pack({type, Shape{rows, columns}, stored}, 0, rows, packed.data());
   return packed;
 }
 
@@ -81,7 +87,7 @@ bool runs_ternary(DType type, const LinearConfig& linear) {
 }  // namespace
 
 void PackedWeight::unpack_row(int64_t row, float* to) const {
-  packing().unpack_row(data, columns, row, to);
+  packing().unpack_row(data, rows, columns, row, to);
   if (scale == 1) return;
   for (int64_t k = 0; k < columns; ++k) to[k] *= scale;
 }
@@ -130,7 +136,8 @@ std::shared_ptr<const PackedWeight> WeightStore::ternary(const WeightTensor& ten
   return weight;
 }
 
-std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tensor, const LinearConfig& linear) {
+std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tensor, const LinearConfig& linear,
+                                                        bool output) {
   if (const auto known = known_.find(tensor.key); known != known_.end() && !tensor.key.empty()) {
     if (auto weight = known->second.lock()) return weight;
   }
@@ -140,7 +147,8 @@ std::shared_ptr<const PackedWeight> WeightStore::matrix(const WeightTensor& tens
     return weight;
   }
   auto weight = std::make_shared<PackedWeight>();
-  weight->kernel = choice_.of(kernels::packing_for(tensor.type, cpu_features()));
+  weight->kernel = choice_.of(output ? kernels::output_packing_for(tensor.type, cpu_features())
+                                     : kernels::packing_for(tensor.type, cpu_features()));
   weight->type = tensor.type;
   weight->rows = tensor.shape.rows();
   weight->columns = tensor.shape.columns();
@@ -171,21 +179,28 @@ std::vector<float> WeightStore::vector(const WeightTensor& tensor) {
   return values;
 }
 
-std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t columns, DType type, uint64_t seed,
-                                                        const LinearConfig& linear) {
+std::shared_ptr<PackedWeight> WeightStore::empty_random(const Kernel& kernel, int64_t rows, int64_t columns,
+                                                        DType type) {
   const DTypeInfo& dtype = info(type);
   if (columns % dtype.block_size != 0) {
     fail("rows of {} values cannot be stored as {}: expected a multiple of {}", columns, dtype.name, dtype.block_size);
   }
   auto weight = std::make_shared<PackedWeight>();
-  weight->kernel = runs_ternary(type, linear) ? choice_.ternary(rows, columns)
-                                              : choice_.of(kernels::packing_for(type, cpu_features()));
+  weight->kernel = kernel;
   weight->type = type;
   weight->rows = rows;
   weight->columns = columns;
-  const int64_t total = weight->bytes();
-  weight->packed = take(total);
+  weight->packed = take(weight->bytes());
   weight->data = weight->packed.get();
+  return weight;
+}
+
+std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t columns, DType type, uint64_t seed,
+                                                        const LinearConfig& linear) {
+  const auto weight = empty_random(runs_ternary(type, linear) ? choice_.ternary(rows, columns)
+                                                              : choice_.of(kernels::packing_for(type, cpu_features())),
+                                   rows, columns, type);
+  const int64_t total = weight->bytes();
   const int64_t group = weight->packing().row_group;
   const int64_t period = group * std::clamp<int64_t>(kRandomValues / (group * columns), 1, kRandomGroups);
   Random source(seed);
@@ -199,6 +214,31 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
                   static_cast<size_t>(std::min(part, total - i * part)));
     }
   });
+  return weight;
+}
+
+std::shared_ptr<const PackedWeight> WeightStore::random_output(int64_t rows, int64_t columns, DType type,
+                                                               uint64_t seed) {
+  const kernels::Packing& packing = kernels::output_packing_for(type, cpu_features());
+  const auto weight = empty_random(choice_.of(packing), rows, columns, type);
+  Random source(seed);
+  const int64_t group = packing.row_group, block = info(type).block_size, row_blocks = columns / block;
+  const auto few = static_cast<int64_t>(kRandomGroups * group);
+  const std::vector<std::byte> stored =
+      random_stored(type, few, columns, 1 / std::sqrt(static_cast<double>(columns)), source);
+  const auto block_bytes = static_cast<size_t>(info(type).block_bytes), row_bytes = row_blocks * block_bytes;
+  std::vector<std::byte> all(packing.in_place ? 0 : static_cast<size_t>(rows) * row_bytes);
+  std::byte* const to = packing.in_place ? weight->packed.get() : all.data();
+  pool_.parallel_for(rows, group, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      Random chosen(seed + static_cast<uint64_t>(row));
+      for (size_t at = 0; at < row_bytes; at += block_bytes) {
+        const uint64_t from = chosen.below(static_cast<uint64_t>(few * row_blocks));
+        std::memcpy(to + static_cast<size_t>(row) * row_bytes + at, stored.data() + from * block_bytes, block_bytes);
+      }
+    }
+  });
+  if (!packing.in_place) pack_all(pool_, packing, {type, Shape{rows, columns}, all}, weight->packed.get());
   return weight;
 }
 

@@ -25,6 +25,11 @@ struct PackedWeight {
 
   const kernels::Packing& packing() const { return *kernel.packing; }
   int64_t bytes() const { return packing().packed_bytes(rows, columns); }
+  /// Where reading from `row` on begins, a multiple of the packing's row group.
+  const std::byte* at(int64_t row) const {
+    const kernels::HeadBounds* bounds = packing().bounds;
+    return data + (bounds ? bounds->leading_bytes(row, columns) : packing().packed_bytes(row, columns));
+  }
   bool mapped() const { return owner != nullptr; }
   /// Row as float32: [columns].
   void unpack_row(int64_t row, float* to) const;
@@ -38,7 +43,11 @@ class WeightStore {
   explicit WeightStore(ThreadPool& pool, const std::string& kernel = {});
   /// A matrix for products as `linear` means them. Throws Error naming the tensor for ternary weights that are none:
   /// other codes, block scales that differ, a scale that is no positive number.
-  std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor, const LinearConfig& linear = {});
+  std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor, const LinearConfig& linear = {}) {
+    return matrix(tensor, linear, false);
+  }
+  /// The matrix that logits are made with: in two parts if its type has such a packing (kernels/head.h).
+  std::shared_ptr<const PackedWeight> output(const WeightTensor& tensor) { return matrix(tensor, {}, true); }
   /// How many weights a token will read, for the choice of kernels.
   void expect(int64_t weights) { choice_.expect(weights); }
   /// A norm's gain or a bias, as float32.
@@ -46,8 +55,12 @@ class WeightStore {
   /// Random normal values of standard deviation 1 / sqrt(columns), for benchmarks; a few rows over and over.
   std::shared_ptr<const PackedWeight> random(int64_t rows, int64_t columns, DType type, uint64_t seed,
                                              const LinearConfig& linear = {});
+  /// The same as an output matrix. Its rows differ, each of blocks chosen from a few.
+  std::shared_ptr<const PackedWeight> random_output(int64_t rows, int64_t columns, DType type, uint64_t seed);
 
  private:
+  std::shared_ptr<const PackedWeight> matrix(const WeightTensor& tensor, const LinearConfig& linear, bool output);
+  std::shared_ptr<PackedWeight> empty_random(const Kernel& kernel, int64_t rows, int64_t columns, DType type);
   std::shared_ptr<const PackedWeight> ternary(const WeightTensor& tensor);
   /// Memory for a packed matrix and the slack behind it.
   std::shared_ptr<std::byte> take(int64_t bytes);

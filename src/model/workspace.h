@@ -74,8 +74,9 @@ struct Model::Workspace {
   int64_t round = 0;               // of attention
   LinearInput input;
   Multiplier multiplier;
+  CandidateSearch search;
 
-  explicit Workspace(ThreadPool& pool) : input(pool.size()), multiplier(pool) {}
+  explicit Workspace(ThreadPool& pool) : input(pool.size()), multiplier(pool), search(pool) {}
   void reserve(const ModelConfig& config, int64_t rows);
   void reserve_scratch(int threads, int64_t floats);
   /// cos and sin of every row for a rope; kept while the same rope and chunk are asked for.

@@ -9,6 +9,9 @@
 #include <cstring>
 #include <iostream>
 
+#include "kernels/head.h"
+#include "kernels/packing.h"
+
 namespace pare::kernels {
 
 uint64_t fresh_seed() {
@@ -22,8 +25,14 @@ uint64_t fresh_seed() {
   return seed;
 }
 
+std::vector<const Packing*> split_packings_here(DType type) {
+  std::vector<const Packing*> found = split_packings(machine_cpu_features());
+  std::erase_if(found, [&](const Packing* packing) { return packing->source != type; });
+  return found;
+}
+
 std::vector<const Packing*> packings_here(DType type) {
-  std::vector<const Packing*> found;
+  std::vector<const Packing*> found = split_packings_here(type);
   for (const KernelRow& row : kernel_table())
     if (row.source == type && (machine_cpu_features() & row.required) == row.required) found.push_back(row.packing);
   return found;
@@ -138,9 +147,32 @@ std::vector<float> Product::multiply(const std::vector<float>& input, int64_t in
   return multiply_part(input, input_rows, 0, rows_);
 }
 
+std::vector<float> Product::bounds(const std::vector<float>& input) {
+  const InputFormatInfo& format = input_format(packing_.input);
+  const int64_t stride = format.row_bytes(columns_), groups = (rows_ + kInterleavedRows - 1) / kInterleavedRows;
+  Buffer<std::byte> prepared(static_cast<size_t>(stride));
+  format.prepare(input.data(), columns_, prepared.data());
+  std::vector<UnitBounds> units(static_cast<size_t>(columns_ / kLeastUnit));
+  packing_.bounds->prepare(prepared.data(), columns_, units.data());
+  MultiplyArgs args{weights_, rows_, columns_, prepared.data(), stride, 1, nullptr, rows_, 0, rows_};
+  constexpr float kCanary = -12345.5f;
+  std::vector<float> most(static_cast<size_t>(groups) + 1, kCanary), other(most);
+  packing_.bounds->bound({args, units.data(), most.data()});
+  // In two calls, as threads might.
+  args.row_end = std::min(rows_, (groups + 1) / 2 * kInterleavedRows);
+  packing_.bounds->bound_one_stream({args, units.data(), other.data()});
+  args.row_begin = args.row_end;
+  args.row_end = rows_;
+  if (args.row_begin < rows_) packing_.bounds->bound_one_stream({args, units.data(), other.data()});
+  expect_same(other, most, std::string(packing_.name()) + " in one stream");
+  EXPECT_EQ(most.back(), kCanary) << packing_.name() << " writes past the last group";
+  most.pop_back();
+  return most;
+}
+
 std::vector<float> Product::unpack_row(int64_t row) const {
   std::vector<float> values(static_cast<size_t>(columns_));
-  packing_.unpack_row(weights_, columns_, row, values.data());
+  packing_.unpack_row(weights_, rows_, columns_, row, values.data());
   return values;
 }
 

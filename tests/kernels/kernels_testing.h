@@ -16,6 +16,8 @@ namespace pare::kernels {
 /// Another seed each run; printed, and set by PARE_TEST_SEED to repeat one.
 uint64_t fresh_seed();
 
+/// Every packing in two parts of a type that this machine can run, the generic one last.
+std::vector<const Packing*> split_packings_here(DType type);
 /// Every packing of a type that this machine can run, the generic one last.
 std::vector<const Packing*> packings_here(DType type);
 /// Feature masks that select every path this machine has, generic (none) first.
@@ -53,6 +55,8 @@ class Product {
   std::vector<float> multiply(const std::vector<float>& input, int64_t input_rows);
   std::vector<float> multiply_part(const std::vector<float>& input, int64_t input_rows, int64_t row_begin,
                                    int64_t row_end);
+  /// HeadBounds::bound for a single row, checked to be the same in one stream: [groups of 16 rows].
+  std::vector<float> bounds(const std::vector<float>& input);
   std::vector<float> unpack_row(int64_t row) const;
 
  private:

@@ -189,7 +189,7 @@ TEST(Ternary, UnpackedRowsAreTheCodes) {
       packing->pack_codes(c.codes.data(), columns, 0, c.rows, packed.data());
       std::vector<float> row(static_cast<size_t>(columns));
       for (int64_t r = 0; r < c.rows; ++r) {
-        packing->unpack_row(packed.data(), columns, r, row.data());
+        packing->unpack_row(packed.data(), c.rows, columns, r, row.data());
         for (int64_t k = 0; k < columns; ++k)
           ASSERT_EQ(row[static_cast<size_t>(k)], c.codes[static_cast<size_t>(r * columns + k)] - 1.0f)
               << packing->name();

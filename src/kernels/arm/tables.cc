@@ -20,6 +20,13 @@ const ProductsRow kTernaryRows[] = {
     {kCpuNone, &generic::kTernary},
 };
 
+const ProductsRow kHeadRows[] = {
+    {kCpuNeon | kCpuI8mm, &neoni8mm::kHeads},
+    {kCpuNeon | kCpuDotprod, &neondot::kHeads},
+    {kCpuNeon, &neon::kHeads},
+    {kCpuNone, &generic::kHeads},
+};
+
 const ElementwiseRow kElementwiseRows[] = {
     {kCpuNeon, &neon::kElementwise},
     {kCpuNone, &generic::kElementwise},
@@ -48,8 +55,8 @@ const Int8LoopsRow kInt8LoopsRows[] = {
     {kCpuNone, &generic::kInt8Loops},
 };
 
-const FamilyTables kTables{kProducts,  kTernaryRows,    kElementwiseRows, kKvRows,
-                           kInputRows, kFloatLoopsRows, kInt8LoopsRows};
+const FamilyTables kTables{kProducts, kTernaryRows, kHeadRows,       kElementwiseRows,
+                           kKvRows,   kInputRows,   kFloatLoopsRows, kInt8LoopsRows};
 
 }  // namespace
 

@@ -65,6 +65,10 @@ struct Avx2 {
   static PARE_INLINE V fma(V a, V b, V c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
   }
+  static PARE_INLINE V magnitude(V v) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, v.low), _mm256_andnot_ps(sign, v.high)};
+  }
   static PARE_INLINE V max(V a, V b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
   static PARE_INLINE V min(V a, V b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
   static PARE_INLINE V keep_first(V v, int64_t n, V other) {
@@ -142,6 +146,7 @@ struct Avx2Codes {
     const auto* from = reinterpret_cast<const __m256i*>(p);
     return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
   }
+  static PARE_INLINE Bytes keep(const Bytes& v) { return v; }
   static PARE_INLINE void store(std::byte* p, const Bytes& v) {
     auto* to = reinterpret_cast<__m256i*>(p);
     _mm256_storeu_si256(to, v.low);
@@ -157,8 +162,10 @@ struct Avx2Codes {
   static PARE_INLINE Bytes field(const Bytes& v) {
     return {field<kShift, kMask>(v.low), field<kShift, kMask>(v.high)};
   }
-  static PARE_INLINE Bytes either(const Bytes& a, const Bytes& b) {
-    return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes with_field(const Bytes& code, const Bytes& v) {
+    const Bytes more = field<kShift, kMask>(v);
+    return {_mm256_or_si256(code.low, more.low), _mm256_or_si256(code.high, more.high)};
   }
   static PARE_INLINE __m256i full(__m256i v) { return kSigned ? _mm256_xor_si256(v, _mm256_set1_epi8(-128)) : v; }
   static PARE_INLINE Bytes full(const Bytes& v) { return {full(v.low), full(v.high)}; }

@@ -51,6 +51,7 @@ struct Avx512 {
   static PARE_INLINE V mul(V a, V b) { return _mm512_mul_ps(a, b); }
   static PARE_INLINE V div(V a, V b) { return _mm512_div_ps(a, b); }
   static PARE_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  static PARE_INLINE V magnitude(V v) { return _mm512_abs_ps(v); }
   static PARE_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
   static PARE_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
   static PARE_INLINE V keep_first(V v, int64_t n, V other) {
@@ -103,6 +104,10 @@ struct Avx512Codes {
   using Bytes = __m512i;
   static constexpr bool kSigned = kSignedCodes;
   static PARE_INLINE Bytes load(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static PARE_INLINE Bytes keep(Bytes v) {
+    asm("" : "+v"(v));  // or each use would load it again
+    return v;
+  }
   static PARE_INLINE void store(std::byte* p, Bytes v) { _mm512_storeu_si512(p, v); }
   template <int kShift, int kMask>
   static PARE_INLINE Bytes field(Bytes v) {
@@ -110,7 +115,12 @@ struct Avx512Codes {
     if constexpr (kShift < 0) v = _mm512_slli_epi16(v, -kShift);
     return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(kMask)));
   }
-  static PARE_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes with_field(Bytes code, Bytes v) {
+    if constexpr (kShift > 0) v = _mm512_srli_epi16(v, kShift);
+    if constexpr (kShift < 0) v = _mm512_slli_epi16(v, -kShift);
+    return _mm512_ternarylogic_epi64(v, _mm512_set1_epi8(static_cast<char>(kMask)), code, 0xea);  // v & mask | code
+  }
   static PARE_INLINE Bytes full(Bytes v) { return kSigned ? _mm512_xor_si512(v, _mm512_set1_epi8(-128)) : v; }
   static PARE_INLINE Bytes table(Bytes v) {
     const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kIq4Values));

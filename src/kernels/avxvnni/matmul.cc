@@ -1,15 +1,16 @@
 #include "kernels/avxvnni/primitives.h"
 // The primitives come first.
-#include "kernels/generic/block_matmul.inl.h"
+#include "kernels/generic/head_matmul.inl.h"
 #include "kernels/tables.h"
 
 namespace pare::kernels::avxvnni {
 namespace {
 
 constinit const BlockPackings kBlockPackings = block_packings<AvxVnniInt8>("avxvnni");
+constinit const HeadPackings kHeadPackings = head_packings<AvxVnniInt8>("avxvnni");
 
 }  // namespace
 
-constinit const std::span<const Packing> kBlocks = kBlockPackings.all;
+constinit const std::span<const Packing> kBlocks = kBlockPackings.all, kHeads = kHeadPackings.all;
 
 }  // namespace pare::kernels::avxvnni

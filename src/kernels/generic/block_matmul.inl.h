@@ -15,7 +15,9 @@
 // What an engine E holds (each instruction set defines its own):
 //   P, the float primitives; Bytes, 64 unsigned codes: 4 columns of each of 16 rows
 //   kSigned: codes of all 8 bits are multiplied as int8; otherwise as uint8, 128 above their values
-//   Bytes load(p); store(p, v); field<shift, mask>(v): v >> shift (left if negative) & mask; either(a, b): a | b
+//   Bytes load(p), and keep(v): v, loaded once for all that is made of it; store(p, v); field<shift, mask>(v): v >>
+//   shift (left if negative) & mask; with_field<shift, mask>(
+//     code, v): code | field<shift, mask>(v)
 //   Bytes full(v): codes stored 128 above their values, as kSigned says; Bytes table(v): kIq4Values at v, likewise
 //   Sum<kFull, kLargest, kSteps>: 16 int32 sums. begin<kShift>(start): *start << kShift in each lane;
 //     add<step>(w, x): the products of 4 columns, codes at most kLargest (kFull: those of full or table); floats()
@@ -25,65 +27,116 @@ namespace {
 
 constexpr int log2_of(int power) { return power <= 1 ? 0 : 1 + log2_of(power / 2); }
 
-template <class E, DType kType>
+/// kRest: of codes that are split (see head.h), the bits that lie apart.
+template <class E, DType kType, int kRest = 0>
 struct BlockKernel {
   using P = typename E::P;
   using V = typename P::V;
   using Bytes = typename E::Bytes;
   static constexpr BlockForm kForm = block_form(kType);
-  static constexpr BlockLayout kLayout = layout_of(kForm);
+  static constexpr BlockLayout kLayout = layout_of(kForm, kRest);
   static constexpr bool kFull = kForm.table || kForm.code_bits == 8;
   static constexpr int kUnitSteps = kForm.unit / kStepColumns;
   static constexpr int kChunks = kForm.columns / kBlock, kChunkUnits = kBlock / kForm.unit;
-  static constexpr int kChunkBytes = kLayout.bytes() / kChunks;
+  static constexpr int kChunkBytes = (kLayout.factor_bytes() + kLayout.bytes()) / kChunks;
   static constexpr int kOffset = !kFull ? kForm.offset : E::kSigned ? 0 : 128;
   using Sum = typename E::template Sum<kFull, (1 << kForm.code_bits) - 1, kUnitSteps>;
 
-  /// Codes of step kStep of a chunk.
-  template <int kStep>
-  static PARE_INLINE Bytes codes(const std::byte* block, int chunk) {
-    constexpr int kLow = kLayout.low_bits, kHigh = kLayout.high_bits, kTogether = 8 / kLow;
-    const Bytes low = E::load(block + kLayout.low_offset() + (chunk * kLow + kStep / kTogether) * kStepBytes);
-    if constexpr (kForm.code_bits == 8) return E::full(low);
-    Bytes code = E::template field<kStep % kTogether * kLow, (1 << kLow) - 1>(low);
-    if constexpr (kHigh > 0) {
-      constexpr int kMany = 8 / kHigh;
-      const Bytes high = E::load(block + kLayout.high_offset() + (chunk * kHigh + kStep / kMany) * kStepBytes);
-      code = E::either(code, E::template field<kStep % kMany * kHigh - kLow, ((1 << kHigh) - 1) << kLow>(high));
-    }
-    if constexpr (kForm.table) return E::table(code);
+  /// Steps whose low bits lie in one vector.
+  static constexpr int kVectorSteps = 8 / kLayout.low_bits;
+  /// A vector of each plane: what codes of kVectorSteps steps are made of.
+  struct Vectors {
+    Bytes low, high, rest;
+  };
+  /// The vector of a plane of kBits that holds step kStep of a chunk, and how far up.
+  template <int kStep, int kBits>
+  static PARE_INLINE Bytes load_plane(const std::byte* plane, int chunk) {
+    return E::keep(E::load(plane + (chunk * kBits + kStep / (8 / kBits)) * kStepBytes));
+  }
+  template <int kStep, int kBits>
+  static constexpr int kPlace = kStep % (8 / kBits) * kBits;
+
+  template <int kStep, bool kWithRest>
+  static PARE_INLINE Vectors load(const std::byte* block, const std::byte* rest, int chunk) {
+    Vectors v;
+    v.low = load_plane<kStep, kLayout.low_bits>(block + kLayout.low_offset(), chunk);
+    if constexpr (kLayout.high_bits > 0)
+      v.high = load_plane<kStep, kLayout.high_bits>(block + kLayout.high_offset(), chunk);
+    if constexpr (kWithRest && kRest > 0) v.rest = load_plane<kStep, kRest>(rest, chunk);
+    return v;
+  }
+  /// Codes of step kStep of a chunk, but for the rest, kTo above the lowest bit.
+  template <int kStep, int kTo>
+  static PARE_INLINE Bytes leading(const Vectors& v) {
+    constexpr int kLow = kLayout.low_bits, kHigh = kLayout.high_bits, kHighTo = kTo + kLow;
+    Bytes code = E::template field<kPlace<kStep, kLow> - kTo, ((1 << kLow) - 1) << kTo>(v.low);
+    if constexpr (kHigh > 0)
+      code = E::template with_field<kPlace<kStep, kHigh> - kHighTo, ((1 << kHigh) - 1) << kHighTo>(code, v.high);
     return code;
+  }
+  template <int kStep>
+  static PARE_INLINE Bytes codes(const Vectors& v) {
+    if constexpr (kLayout.low_bits == 8) {
+      return E::full(v.low);
+    } else {
+      Bytes code = leading<kStep, kRest>(v);
+      if constexpr (kRest > 0) code = E::template with_field<kPlace<kStep, kRest>, (1 << kRest) - 1>(code, v.rest);
+      if constexpr (kForm.table) return E::table(code);
+      if constexpr (kForm.code_bits == 8) return E::full(code);
+      return code;
+    }
   }
 
   /// Units of G groups of 16 weight rows where they are packed.
   template <int G>
   struct Packed {
-    const std::byte* weights;  // the first block of the first group
-    int64_t group_bytes;
-    const std::byte* block;
+    using Sum = typename BlockKernel::Sum;
+    static constexpr int kOffset = BlockKernel::kOffset;
+    const std::byte *factors, *blocks, *rests;  // of the first group, of the first block that is read
+    int64_t group_bytes, rest_bytes;            // from one group to the next
+    const std::byte *block, *rest;
     V d[G], m[G];
 
+    /// From block `first` on of groups of `count` blocks each, the first of which holds `row`.
+    PARE_INLINE Packed(const MultiplyArgs& a, int64_t row, int64_t count, int64_t first = 0)
+        : group_bytes(kLayout.group_bytes(count)) {
+      const int64_t group = row / kInterleavedRows, all = (a.weight_rows + kInterleavedRows - 1) / kInterleavedRows;
+      factors = a.weights + group * group_bytes + first * kLayout.factor_bytes();
+      block = blocks = a.weights + group * group_bytes + kLayout.blocks_offset(count) + first * kLayout.bytes();
+      rest_bytes = count * kLayout.rest_bytes();
+      rest = rests = a.weights + all * group_bytes + group * rest_bytes + first * kLayout.rest_bytes();
+    }
     PARE_INLINE void enter(int64_t b) {
-      block = weights + b * kLayout.bytes();
+      block = blocks + b * kLayout.bytes();
+      if constexpr (kRest > 0) rest = rests + b * kLayout.rest_bytes();
+      const std::byte* from = factors + b * kLayout.factor_bytes();
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
-        d[g] = P::load_f16(block + g * group_bytes);
-        if constexpr (kLayout.has_min) m[g] = P::load_f16(block + g * group_bytes + 2 * kInterleavedRows);
+        d[g] = P::load_f16(from + g * group_bytes);
+        if constexpr (kLayout.has_min) m[g] = P::load_f16(from + g * group_bytes + 2 * kInterleavedRows);
       }
     }
     template <int kStep>
-    PARE_INLINE Bytes codes(int g, int chunk) const {
-      return BlockKernel::codes<kStep>(block + g * group_bytes, chunk);
+    PARE_INLINE Vectors load(int g, int chunk) const {
+      return BlockKernel::load<kStep, true>(block + g * group_bytes, rest + g * rest_bytes, chunk);
+    }
+    template <int kStep>
+    static PARE_INLINE Bytes codes(const Vectors& v) {
+      return BlockKernel::codes<kStep>(v);
+    }
+    /// What d is multiplied with, where there is such a thing.
+    PARE_INLINE V unit_scale(int g, int unit) const {
+      const std::byte* at = block + g * group_bytes + unit * kInterleavedRows;
+      return kLayout.nibble_scales ? P::load_low_nibbles(at) : P::load_int8(at);
     }
     PARE_INLINE V scale(int g, int unit) const {
       if constexpr (kLayout.scale_bytes == 0) return d[g];
-      const std::byte* at = block + g * group_bytes + kLayout.scales_offset() + unit * kInterleavedRows;
-      return P::mul(d[g], kLayout.nibble_scales ? P::load_low_nibbles(at) : P::load_int8(at));
+      return P::mul(d[g], unit_scale(g, unit));
     }
     PARE_INLINE V min(int g, int unit) const {
       if constexpr (kLayout.scale_bytes == 0) return m[g];
-      const std::byte* at = block + g * group_bytes + unit * kInterleavedRows +
-                            (kLayout.nibble_scales ? kLayout.scales_offset() : kLayout.mins_offset());
+      const std::byte* at =
+          block + g * group_bytes + unit * kInterleavedRows + (kLayout.nibble_scales ? 0 : kLayout.mins_offset());
       return P::mul(m[g], kLayout.nibble_scales ? P::load_high_nibbles(at) : P::load_int8(at));
     }
   };
@@ -96,16 +149,25 @@ struct BlockKernel {
   static constexpr int kBlockUnits = kForm.columns / kForm.unit;
   template <int G>
   struct Panel {
+    using Sum = typename BlockKernel::Sum;
+    static constexpr int kOffset = BlockKernel::kOffset;
     const std::byte* units;
     int64_t group_bytes;
     const std::byte* block;
 
     PARE_INLINE void enter(int64_t b) { block = units + b * (kBlockUnits * kUnitBytes); }
     PARE_INLINE const std::byte* unit_at(int g, int unit) const { return block + g * group_bytes + unit * kUnitBytes; }
+    /// Codes as they lie there.
+    struct Codes {
+      const std::byte* at;
+    };
     template <int kStep>
-    PARE_INLINE Bytes codes(int g, int chunk) const {
-      return E::load(unit_at(g, chunk * kChunkUnits + kStep / kUnitSteps) + kCodesOffset +
-                     kStep % kUnitSteps * kStepBytes);
+    PARE_INLINE Codes load(int g, int chunk) const {
+      return {unit_at(g, chunk * kChunkUnits + kStep / kUnitSteps) + kCodesOffset};
+    }
+    template <int kStep>
+    static PARE_INLINE Bytes codes(const Codes& v) {
+      return E::load(v.at + kStep % kUnitSteps * kStepBytes);
     }
     PARE_INLINE V scale(int g, int unit) const { return P::load(reinterpret_cast<const float*>(unit_at(g, unit))); }
     PARE_INLINE V min(int g, int unit) const {
@@ -113,10 +175,9 @@ struct BlockKernel {
     }
   };
 
-  /// Unpacks `blocks` blocks of a group for Panels (see multiply_panels).
+  /// Unpacks `blocks` blocks for Panels (see multiply_panels).
   template <class Panels>
-  static void expand(const std::byte* group, int64_t blocks, std::byte* to) {
-    Packed<1> packed{group, 0, nullptr, {}, {}};
+  static void expand(Packed<1> packed, int64_t blocks, std::byte* to) {
     for (int64_t b = 0; b < blocks; ++b) {
       packed.enter(b);
       for (int chunk = 0; chunk < kChunks; ++chunk, to += kChunkUnits * kUnitBytes) {
@@ -126,42 +187,56 @@ struct BlockKernel {
           P::store(scales, packed.scale(0, chunk * kChunkUnits + part));
           if constexpr (kLayout.has_min) P::store(scales + kInterleavedRows, packed.min(0, chunk * kChunkUnits + part));
         }
-        unrolled<kBlock / kStepColumns>([&](auto step) __attribute__((always_inline)) {
-          constexpr int kStep = decltype(step)::value;
-          E::store(to + kStep / kUnitSteps * kUnitBytes + kCodesOffset + kStep % kUnitSteps * kStepBytes,
-                   Panels::stored(packed.template codes<kStep>(0, chunk)));
+        unrolled<kBlock / kStepColumns / kVectorSteps>([&](auto vector) __attribute__((always_inline)) {
+          constexpr int kFirst = decltype(vector)::value * kVectorSteps;
+          const Vectors v = packed.template load<kFirst>(0, chunk);
+          unrolled<kVectorSteps>([&](auto step) __attribute__((always_inline)) {
+            constexpr int kStep = kFirst + decltype(step)::value;
+            E::store(to + kStep / kUnitSteps * kUnitBytes + kCodesOffset + kStep % kUnitSteps * kStepBytes,
+                     Panels::stored(codes<kStep>(v)));
+          });
         });
       }
     }
   }
 
-  /// Part `part` of a chunk of 32 columns: a unit.
+  /// Sums of part kPart of a chunk of 32 columns: of a unit.
   template <int kPart, int G, int C, class Units, class Activations>
-  static PARE_INLINE void unit(const Units& units, int chunk, const Activations& activations, V (&total)[G][C]) {
-    constexpr bool kWhole = kChunkUnits == 1;
-    Sum sum[G][C];
+  static PARE_INLINE void sum_unit(const Units& units, int chunk, const Activations& activations,
+                                   typename Units::Sum (&sum)[G][C]) {
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
-      const Int8Block& x = activations(c);
-      if constexpr (kOffset == 0) {
+      if constexpr (Units::kOffset == 0) {
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) sum[g][c].clear();
       } else {
-        sum[0][c].template begin<log2_of(kOffset)>(kWhole ? x.minus_sum : x.minus_half_sum[kPart]);
+        const Int8Block& x = activations(c);
+        sum[0][c].template begin<log2_of(Units::kOffset)>(kChunkUnits == 1 ? x.minus_sum : x.minus_half_sum[kPart]);
 #pragma GCC unroll 8
         for (int g = 1; g < G; ++g) sum[g][c] = sum[0][c];
       }
     }
-    unrolled<kUnitSteps>([&](auto step) __attribute__((always_inline)) {
-      constexpr int kStep = kPart * kUnitSteps + decltype(step)::value;
+    unrolled<kUnitSteps / kVectorSteps>([&](auto vector) __attribute__((always_inline)) {
+      constexpr int kFirst = decltype(vector)::value * kVectorSteps;
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
-        const Bytes w = units.template codes<kStep>(g, chunk);
+        const auto v = units.template load<kPart * kUnitSteps + kFirst>(g, chunk);
+        unrolled<kVectorSteps>([&](auto step) __attribute__((always_inline)) {
+          constexpr int kUnitStep = kFirst + decltype(step)::value, kStep = kPart * kUnitSteps + kUnitStep;
+          const Bytes w = Units::template codes<kStep>(v);
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c)
-          sum[g][c].template add<decltype(step)::value>(w, activations(c).codes + kStepColumns * kStep);
+          for (int c = 0; c < C; ++c) sum[g][c].template add<kUnitStep>(w, activations(c).codes + kStepColumns * kStep);
+        });
       }
     });
+  }
+
+  /// Part kPart of a chunk of 32 columns: a unit.
+  template <int kPart, int G, int C, class Units, class Activations>
+  static PARE_INLINE void unit(const Units& units, int chunk, const Activations& activations, V (&total)[G][C]) {
+    constexpr bool kWhole = kChunkUnits == 1;
+    typename Units::Sum sum[G][C];
+    sum_unit<kPart>(units, chunk, activations, sum);
     const int unit = chunk * kChunkUnits + kPart;
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
@@ -266,11 +341,11 @@ struct BlockKernel {
 
   template <int G, int C>
   static void packed_tiles(const MultiplyArgs& a) {
-    const int64_t blocks = a.columns / kForm.columns, group_bytes = blocks * kLayout.bytes();
+    const int64_t blocks = a.columns / kForm.columns, group_bytes = kLayout.group_bytes(blocks);
     for_tiles<G, C>(
         a, a.row_begin, kInterleavedRows, group_bytes, [&](int64_t row, int64_t i, int count, const auto& ahead) {
           constexpr int kGroups = std::decay_t<decltype(ahead)>::kCount;
-          const Packed<kGroups> units{a.weights + row / kInterleavedRows * group_bytes, group_bytes, nullptr, {}, {}};
+          const Packed<kGroups> units(a, row, blocks);
           tile_of<kGroups, C>(
               count, units, ahead, a.input + i * a.input_stride, a.input_stride, blocks,
               {a.output + i * a.output_stride + row, a.output_stride, lanes_of(a.row_end - row, kGroups), true});
@@ -342,7 +417,7 @@ struct BlockKernel {
   static void multiply_panels(const MultiplyArgs& a) {
     constexpr int kGroups = Panels::kGroups;
     constexpr int64_t kMostBlocks = Panels::kColumns / kForm.columns, kMostInputs = Panels::kInputs;
-    const int64_t all_blocks = a.columns / kForm.columns, group_bytes = all_blocks * kLayout.bytes();
+    const int64_t all_blocks = a.columns / kForm.columns, group_bytes = kLayout.group_bytes(all_blocks);
     const int64_t panel_bytes = kMostBlocks * kBlockUnits * kUnitBytes;
     auto* panel = static_cast<std::byte*>(thread_scratch(kGroups * panel_bytes));
     for (int64_t block = 0; block < all_blocks; block += kMostBlocks) {
@@ -352,9 +427,11 @@ struct BlockKernel {
         for (int64_t row = a.row_begin; row < a.row_end; row += kGroups * kInterleavedRows) {
           const int64_t left = (a.row_end - row + kInterleavedRows - 1) / kInterleavedRows;
           const auto groups = static_cast<int>(left < kGroups ? left : kGroups);
-          const std::byte* from = a.weights + row / kInterleavedRows * group_bytes + block * kLayout.bytes();
-          const std::byte* next = left >= 2 * kGroups ? from + kGroups * group_bytes : nullptr;
-          for (int g = 0; g < groups; ++g) expand<Panels>(from + g * group_bytes, blocks, panel + g * panel_bytes);
+          const Packed<1> packed(a, row, all_blocks, block);
+          const std::byte* next = left >= 2 * kGroups ? packed.block + kGroups * group_bytes : nullptr;
+          for (int g = 0; g < groups; ++g)
+            expand<Panels>(Packed<1>(a, row + g * kInterleavedRows, all_blocks, block), blocks,
+                           panel + g * panel_bytes);
           Panels::multiply(a, {block, blocks, input, inputs}, {row, groups, panel, panel_bytes, next, group_bytes});
         }
       }
@@ -369,9 +446,12 @@ struct BlockKernel {
       multiply_panels<RegisterPanels>(a);
   }
 
-  static int64_t packed_bytes(int64_t rows, int64_t columns) { return packed_bytes_blocks(kForm, rows, columns); }
-  static void unpack_row(const std::byte* packed, int64_t columns, int64_t row, float* to) {
-    unpack_row_blocks(kForm, packed, columns, row, to);
+  static int64_t packed_bytes(int64_t rows, int64_t columns) { return packed_bytes_blocks(kLayout, rows, columns); }
+  static void pack(const TensorView& from, int64_t row_begin, int64_t row_end, std::byte* packed) {
+    pack_blocks(kLayout, from, row_begin, row_end, packed);
+  }
+  static void unpack_row(const std::byte* packed, int64_t rows, int64_t columns, int64_t row, float* to) {
+    unpack_row_blocks(kForm, kLayout, packed, rows, columns, row, to);
   }
   static constexpr Packing packing(const char* isa) {
     return {.source = kType,
@@ -379,7 +459,7 @@ struct BlockKernel {
             .row_group = kInterleavedRows,
             .input = InputFormat::kInt8Block,
             .packed_bytes = packed_bytes,
-            .pack = pack_blocks,
+            .pack = pack,
             .unpack_row = unpack_row,
             .multiply = multiply,
             .multiply_one_stream = P::kBlockRowGroups > 1 ? multiply_one_stream : nullptr,
@@ -388,64 +468,6 @@ struct BlockKernel {
             .panel_input_rows = RegisterPanels::kInputs};
   }
 };
-
-/// InputFormat::kInt8Block of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds
-/// differently for it. A few blocks take each step together, since a step of one would wait for the one before.
-template <class P>
-void prepare_int8(const float* __restrict row, int64_t columns, std::byte* __restrict to) {
-  constexpr int kTogether = 16, kHalf = kBlock / 2;
-  constexpr int32_t kInfinity = 0x7f800000, kLeast = __builtin_bit_cast(int32_t, 0x1p-100f);
-  auto* block = reinterpret_cast<Int8Block*>(to);
-  for (int64_t k = 0; k < columns; k += kTogether * kBlock) {
-    const int64_t left = (columns - k) / kBlock;
-    const int blocks = left < kTogether ? static_cast<int>(left) : kTogether;
-    int32_t largest[kTogether] = {};
-    for (int b = 0; b < blocks; ++b) {
-      // Magnitudes order as their bits do, NaN above infinity.
-      int32_t most = 0;
-      for (int i = 0; i < kBlock; ++i) {
-        const int32_t magnitude = __builtin_bit_cast(int32_t, row[k + b * kBlock + i]) & 0x7fffffff;
-        most = magnitude > most ? magnitude : most;
-      }
-      largest[b] = most;
-    }
-    float inverse[kTogether], scale[kTogether];
-    for (int b = 0; b < kTogether; ++b) {
-      const float absmax = __builtin_bit_cast(float, largest[b] < kLeast ? kLeast : largest[b]);
-      inverse[b] = 127.0f / absmax;
-      scale[b] = absmax / 127.0f;
-    }
-    for (int b = 0; b < blocks; ++b, ++block) {
-      if (largest[b] >= kInfinity || largest[b] < kLeast) {
-        *block = {};
-        if (largest[b] >= kInfinity) {
-          const float nan = __builtin_nanf("");
-          block->scale = block->weighted_sum = block->weighted_half_sum[0] = block->weighted_half_sum[1] = nan;
-        }
-        continue;
-      }
-      int32_t sums[2];
-      for (int half = 0; half < 2; ++half) {
-        int32_t sum = 0;
-        for (int i = half * kHalf; i < (half + 1) * kHalf; ++i) {
-          // Adding 1.5 * 2^23 rounds to an integer, half to even, in the low bits.
-          const float shifted = row[k + b * kBlock + i] * inverse[b] + 0x1.8p23f;
-          const int32_t code = __builtin_bit_cast(int32_t, shifted) - 0x4b400000;
-          block->codes[i] = static_cast<int8_t>(code);
-          sum += code;
-        }
-        sums[half] = sum;
-      }
-      block->scale = scale[b];
-      block->minus_sum = -(sums[0] + sums[1]);
-      block->weighted_sum = scale[b] * static_cast<float>(block->minus_sum);
-      for (int half = 0; half < 2; ++half) {
-        block->minus_half_sum[half] = -sums[half];
-        block->weighted_half_sum[half] = scale[b] * static_cast<float>(-sums[half]);
-      }
-    }
-  }
-}
 
 /// A packing of each block type, in the order of block_forms().
 struct BlockPackings {

@@ -130,6 +130,9 @@ struct Scalar {
   static PARE_INLINE V fma(const V& a, const V& b, const V& c) {
     return map([&](int i) { return fused_multiply_add(a.lane[i], b.lane[i], c.lane[i]); });
   }
+  static PARE_INLINE V magnitude(const V& v) {
+    return map([&](int i) { return __builtin_fabsf(v.lane[i]); });
+  }
   /// a > b ? a : b, so b where either is NaN.
   static PARE_INLINE V max(const V& a, const V& b) {
     return map([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
@@ -200,13 +203,16 @@ struct ScalarInt8 {
     std::memcpy(&out, p, 64);
     return out;
   }
+  static PARE_INLINE const Bytes& keep(const Bytes& v) { return v; }
   static PARE_INLINE void store(std::byte* p, const Bytes& v) { std::memcpy(p, &v, 64); }
   template <int kShift, int kMask>
   static PARE_INLINE Bytes field(const Bytes& v) {
     return map([&](int i) { return (kShift > 0 ? v.byte[i] >> kShift : v.byte[i] << -kShift) & kMask; });
   }
-  static PARE_INLINE Bytes either(const Bytes& a, const Bytes& b) {
-    return map([&](int i) { return a.byte[i] | b.byte[i]; });
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes with_field(const Bytes& code, const Bytes& v) {
+    const Bytes more = field<kShift, kMask>(v);
+    return map([&](int i) { return code.byte[i] | more.byte[i]; });
   }
   static PARE_INLINE Bytes full(const Bytes& v) {
     return map([&](int i) { return v.byte[i] ^ 0x80; });

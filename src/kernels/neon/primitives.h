@@ -84,6 +84,7 @@ struct Neon {
   // fmax and fmin make NaN of NaN, and order -0 before 0.
   static PARE_INLINE float32x4_t larger(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static PARE_INLINE float32x4_t smaller(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+  static PARE_INLINE V magnitude(const V& v) { return each<vabsq_f32>(v); }
   static PARE_INLINE V max(const V& a, const V& b) { return each<larger>(a, b); }
   static PARE_INLINE V min(const V& a, const V& b) { return each<smaller>(a, b); }
   static PARE_INLINE V keep_first(const V& v, int64_t n, const V& other) {
@@ -156,6 +157,7 @@ struct NeonCodes {
   static PARE_INLINE Bytes load(const std::byte* p) {
     return {P::bytes(p), P::bytes(p + 16), P::bytes(p + 32), P::bytes(p + 48)};
   }
+  static PARE_INLINE Bytes keep(const Bytes& v) { return v; }
   static PARE_INLINE void store(std::byte* p, const Bytes& v) {
     auto* to = reinterpret_cast<uint8_t*>(p);
     vst1q_u8(to, v.part[0]), vst1q_u8(to + 16, v.part[1]), vst1q_u8(to + 32, v.part[2]), vst1q_u8(to + 48, v.part[3]);
@@ -172,9 +174,11 @@ struct NeonCodes {
   static PARE_INLINE Bytes field(const Bytes& v) {
     return each<field<kShift, kMask>>(v);
   }
-  static PARE_INLINE Bytes either(const Bytes& a, const Bytes& b) {
-    return {vorrq_u8(a.part[0], b.part[0]), vorrq_u8(a.part[1], b.part[1]), vorrq_u8(a.part[2], b.part[2]),
-            vorrq_u8(a.part[3], b.part[3])};
+  template <int kShift, int kMask>
+  static PARE_INLINE Bytes with_field(const Bytes& code, const Bytes& v) {
+    const Bytes more = field<kShift, kMask>(v);
+    return {vorrq_u8(code.part[0], more.part[0]), vorrq_u8(code.part[1], more.part[1]),
+            vorrq_u8(code.part[2], more.part[2]), vorrq_u8(code.part[3], more.part[3])};
   }
   static PARE_INLINE uint8x16_t full(uint8x16_t v) { return kSigned ? veorq_u8(v, vdupq_n_u8(0x80)) : v; }
   static PARE_INLINE Bytes full(const Bytes& v) { return each<full>(v); }

@@ -1,6 +1,6 @@
 #include "kernels/neoni8mm/primitives.h"
 // The primitives come first.
-#include "kernels/generic/block_matmul.inl.h"
+#include "kernels/generic/head_matmul.inl.h"
 #include "kernels/tables.h"
 
 namespace pare::kernels::neoni8mm {
@@ -10,6 +10,6 @@ constinit const BlockPackings kBlockPackings = block_packings<NeonI8mmInt8>("i8m
 
 }  // namespace
 
-constinit const std::span<const Packing> kBlocks = kBlockPackings.all;
+constinit const std::span<const Packing> kBlocks = kBlockPackings.all, kHeads = kHeadPackings.all;
 
 }  // namespace pare::kernels::neoni8mm

@@ -26,6 +26,14 @@ const ProductsRow kTernaryRows[] = {
     {kCpuNone, &generic::kTernary},
 };
 
+const ProductsRow kHeadRows[] = {
+    {kCpuAvx512 | kCpuAvx512Vnni, &avx512vnni::kHeads},
+    {kCpuAvx512, &avx512::kHeads},
+    {kCpuAvx2 | kCpuAvxVnni, &avxvnni::kHeads},
+    {kCpuAvx2, &avx2::kHeads},
+    {kCpuNone, &generic::kHeads},
+};
+
 const ElementwiseRow kElementwiseRows[] = {
     {kCpuAvx512, &avx512::kElementwise},
     {kCpuAvx2, &avx2::kElementwise},
@@ -60,8 +68,8 @@ const Int8LoopsRow kInt8LoopsRows[] = {
     {kCpuNone, &generic::kInt8Loops},
 };
 
-const FamilyTables kTables{kProducts,  kTernaryRows,    kElementwiseRows, kKvRows,
-                           kInputRows, kFloatLoopsRows, kInt8LoopsRows};
+const FamilyTables kTables{kProducts, kTernaryRows, kHeadRows,       kElementwiseRows,
+                           kKvRows,   kInputRows,   kFloatLoopsRows, kInt8LoopsRows};
 
 }  // namespace
 
