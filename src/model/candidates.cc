@@ -20,7 +20,7 @@ constexpr int64_t kFewestGroups = 16, kFewerGroups = 4;
 constexpr int64_t kMoreGroups = 16;
 constexpr int64_t kLongestPause = 64;
 
-/// The `count` largest of values that come one after the other.
+/// The `count` largest of values that come one after the other; NaN is none.
 class Largest {
  public:
   explicit Largest(int64_t count) : count_(static_cast<size_t>(count)) { heap_.reserve(count_); }
@@ -30,6 +30,7 @@ class Largest {
       std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
       heap_.back() = value;
     } else {
+      if (std::isnan(value)) return;
       heap_.push_back(value);
     }
     std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
@@ -55,7 +56,7 @@ void keep_nan(std::vector<TokenLogit>& candidates) {
 
 void pick_candidates(std::span<const float> logits, int64_t count, std::vector<TokenLogit>& candidates) {
   float least = -kInfinity;
-  if (count > 0) {
+  if (count > 0 && count < static_cast<int64_t>(logits.size())) {
     Largest largest(count);
     for (const float logit : logits) largest.add(logit);
     least = largest.least();

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/statistics.h"
-#include "kernels/elementwise.h"
 
 namespace pare {
 namespace {
@@ -19,24 +18,22 @@ class Decoder {
       : model_(model),
         prompt_(static_cast<int64_t>(prompt.size())),
         last_(prompt.back()),
-        cache_(model.config(), 1, prompt_ + tokens, kv),
-        logits_(static_cast<size_t>(model.config().vocabulary)) {
+        cache_(model.config(), 1, prompt_ + tokens, kv) {
     Batch batch;
     batch.add_span(prompt, 0, 0, false);
-    model_.forward(batch, cache_, logits_);
+    model_.forward(batch, cache_, 1, largest_);
   }
   /// Seconds a token.
   double run(int64_t tokens, const CancelFlag* cancel) {
     cache_.truncate(0, prompt_);
-    const kernels::Elementwise& ops = kernels::elementwise();
     int32_t token = last_;
     const auto start = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < tokens; ++i) {
       throw_if_cancelled(cancel);
       Batch batch;
       batch.add(token, 0, static_cast<int32_t>(prompt_ + i), true);
-      model_.forward(batch, cache_, logits_);
-      token = static_cast<int32_t>(ops.argmax(logits_.data(), static_cast<int64_t>(logits_.size())));
+      model_.forward(batch, cache_, 1, largest_);
+      token = largest_.front().token;
     }
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
            static_cast<double>(tokens);
@@ -47,7 +44,7 @@ class Decoder {
   int64_t prompt_;
   int32_t last_;
   KvCache cache_;
-  std::vector<float> logits_;
+  std::vector<TokenLogit> largest_;
 };
 
 Candidate half_dropped(const SearchSpace& space, DropPart::Kind kind) {

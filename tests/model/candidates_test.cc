@@ -28,7 +28,8 @@ TEST(Candidates, AreTheLargestByToken) {
   EXPECT_EQ(picked(logits, 3), (std::vector<TokenLogit>{{1, 5}, {3, 5}, {4, 3}}));
   EXPECT_EQ(picked(logits, 1), (std::vector<TokenLogit>{{1, 5}, {3, 5}}));  // equals count
   EXPECT_EQ(picked(logits, 0).size(), 6u);
-  EXPECT_EQ(picked(logits, 100).size(), 6u);
+  EXPECT_EQ(picked(logits, 6).size(), 6u);
+  EXPECT_EQ(picked(logits, int64_t{1} << 60).size(), 6u);
   EXPECT_EQ(picked({-kInfinity, 1, kInfinity}, 1), (std::vector<TokenLogit>{{2, kInfinity}}));
   EXPECT_TRUE(picked({}, 2).empty());
 }
