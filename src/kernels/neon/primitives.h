@@ -84,7 +84,9 @@ struct Neon {
   // fmax and fmin make NaN of NaN, and order -0 before 0.
   static PARE_INLINE float32x4_t larger(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static PARE_INLINE float32x4_t smaller(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
-  static PARE_INLINE V magnitude(const V& v) { return each<vabsq_f32>(v); }
+  static PARE_INLINE V magnitude(const V& v) {
+    return {vabsq_f32(v.part[0]), vabsq_f32(v.part[1]), vabsq_f32(v.part[2]), vabsq_f32(v.part[3])};
+  }
   static PARE_INLINE V max(const V& a, const V& b) { return each<larger>(a, b); }
   static PARE_INLINE V min(const V& a, const V& b) { return each<smaller>(a, b); }
   static PARE_INLINE V keep_first(const V& v, int64_t n, const V& other) {

@@ -7,6 +7,7 @@ namespace pare::kernels::neondot {
 namespace {
 
 constinit const BlockPackings kBlockPackings = block_packings<NeonDotInt8>("dotprod");
+constinit const HeadPackings kHeadPackings = head_packings<NeonDotInt8>("dotprod");
 
 }  // namespace
 

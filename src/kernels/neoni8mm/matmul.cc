@@ -7,6 +7,7 @@ namespace pare::kernels::neoni8mm {
 namespace {
 
 constinit const BlockPackings kBlockPackings = block_packings<NeonI8mmInt8>("i8mm");
+constinit const HeadPackings kHeadPackings = head_packings<NeonI8mmInt8>("i8mm");
 
 }  // namespace
 
