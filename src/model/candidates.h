@@ -1,9 +1,9 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "base/buffer.h"
 #include "base/thread_pool.h"
 #include "kernels/head.h"
 #include "model/linear.h"

@@ -220,25 +220,26 @@ std::shared_ptr<const PackedWeight> WeightStore::random(int64_t rows, int64_t co
 std::shared_ptr<const PackedWeight> WeightStore::random_output(int64_t rows, int64_t columns, DType type,
                                                                uint64_t seed) {
   const kernels::Packing& packing = kernels::output_packing_for(type, cpu_features());
+  if (!packing.bounds) return random(rows, columns, type, seed);
   const auto weight = empty_random(choice_.of(packing), rows, columns, type);
   Random source(seed);
-  const int64_t group = packing.row_group, block = info(type).block_size, row_blocks = columns / block;
+  const int64_t group = packing.row_group, row_blocks = columns / info(type).block_size;
   const auto few = static_cast<int64_t>(kRandomGroups * group);
   const std::vector<std::byte> stored =
       random_stored(type, few, columns, 1 / std::sqrt(static_cast<double>(columns)), source);
   const auto block_bytes = static_cast<size_t>(info(type).block_bytes), row_bytes = row_blocks * block_bytes;
-  std::vector<std::byte> all(packing.in_place ? 0 : static_cast<size_t>(rows) * row_bytes);
-  std::byte* const to = packing.in_place ? weight->packed.get() : all.data();
+  std::vector<std::byte> all(static_cast<size_t>(rows) * row_bytes);
   pool_.parallel_for(rows, group, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       Random chosen(seed + static_cast<uint64_t>(row));
+      std::byte* const to = all.data() + static_cast<size_t>(row) * row_bytes;
       for (size_t at = 0; at < row_bytes; at += block_bytes) {
         const uint64_t from = chosen.below(static_cast<uint64_t>(few * row_blocks));
-        std::memcpy(to + static_cast<size_t>(row) * row_bytes + at, stored.data() + from * block_bytes, block_bytes);
+        std::memcpy(to + at, stored.data() + from * block_bytes, block_bytes);
       }
     }
   });
-  if (!packing.in_place) pack_all(pool_, packing, {type, Shape{rows, columns}, all}, weight->packed.get());
+  pack_all(pool_, packing, {type, Shape{rows, columns}, all}, weight->packed.get());
   return weight;
 }
 

@@ -55,7 +55,8 @@ class WeightStore {
   /// Random normal values of standard deviation 1 / sqrt(columns), for benchmarks; a few rows over and over.
   std::shared_ptr<const PackedWeight> random(int64_t rows, int64_t columns, DType type, uint64_t seed,
                                              const LinearConfig& linear = {});
-  /// The same as an output matrix. Its rows differ, each of blocks chosen from a few.
+  /// The same as an output matrix. In two parts its rows differ, each of blocks chosen from a few, since it matters
+  /// which exclude which.
   std::shared_ptr<const PackedWeight> random_output(int64_t rows, int64_t columns, DType type, uint64_t seed);
 
  private:

@@ -17,11 +17,6 @@ std::vector<SplitCode> split_types() {
   return {kAll.begin(), kAll.end()};
 }
 
-int64_t fitting(DType type, int64_t columns) {
-  const int64_t block = info(type).block_size;
-  return (columns + block - 1) / block * block;
-}
-
 /// The bound of each row in float64, from the file's blocks: middle + radius, and the radius.
 struct Bound {
   double most = 0, radius = 0;

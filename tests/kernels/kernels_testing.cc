@@ -65,6 +65,11 @@ std::vector<float> normal_values(Random& random, int64_t count, double deviation
   return values;
 }
 
+int64_t fitting(DType type, int64_t columns) {
+  const int64_t block = info(type).block_size;
+  return (columns + block - 1) / block * block;
+}
+
 Misaligned::Misaligned(const std::vector<std::byte>& bytes, int offset)
     : buffer_(bytes.size() + static_cast<size_t>(offset)), offset_(offset), size_(bytes.size()) {
   std::copy(bytes.begin(), bytes.end(), data());

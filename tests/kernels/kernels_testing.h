@@ -30,6 +30,9 @@ void expect_same(const std::vector<float>& got, const std::vector<float>& expect
 
 std::vector<float> normal_values(Random& random, int64_t count, double deviation = 1);
 
+/// A length that suits a type and is near `columns`.
+int64_t fitting(DType type, int64_t columns);
+
 /// Bytes at an address that is odd by `offset`, as in a mapped file.
 class Misaligned {
  public:

@@ -23,11 +23,6 @@ const std::vector<DType> kAllTypes = [] {
   for (const DType type : kFloatTypes) types.push_back(type);
   return types;
 }();
-/// A length that suits every type and is near `columns`.
-int64_t fitting(DType type, int64_t columns) {
-  const int64_t block = info(type).block_size;
-  return (columns + block - 1) / block * block;
-}
 
 /// Error budgets against float64 on the same stored weights and the same prepared activations: rounding of sums only.
 /// Float types add K products in 16 lanes; block types K / 32 exact blocks.

@@ -15,9 +15,8 @@
 // What an engine E holds (each instruction set defines its own):
 //   P, the float primitives; Bytes, 64 unsigned codes: 4 columns of each of 16 rows
 //   kSigned: codes of all 8 bits are multiplied as int8; otherwise as uint8, 128 above their values
-//   Bytes load(p), and keep(v): v, loaded once for all that is made of it; store(p, v); field<shift, mask>(v): v >>
-//   shift (left if negative) & mask; with_field<shift, mask>(
-//     code, v): code | field<shift, mask>(v)
+//   Bytes load(p), and keep(v): v, loaded once for all that is made of it; store(p, v);
+//   field<shift, mask>(v): v >> shift (left if negative) & mask; with_field<shift, mask>(code, v): code | that field
 //   Bytes full(v): codes stored 128 above their values, as kSigned says; Bytes table(v): kIq4Values at v, likewise
 //   Sum<kFull, kLargest, kSteps>: 16 int32 sums. begin<kShift>(start): *start << kShift in each lane;
 //     add<step>(w, x): the products of 4 columns, codes at most kLargest (kFull: those of full or table); floats()
