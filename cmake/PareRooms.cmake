@@ -17,6 +17,13 @@ set(PARE_ISA_FLAGS_neoni8mm -march=armv8.2-a+i8mm ${neon_flags})
 # Additions of vectors are plain expressions to g++, products are calls: replacing temporary expressions moves the additions
 # of a whole strip behind its products, which then all wait in memory.
 set(PARE_TERNARY_FLAGS $<$<CXX_COMPILER_ID:GNU>:-fno-tree-ter>)
+# Sanitized, unrolled loops are compiled in a third of the time where each access calls its check and where two checks are left out
+# that AddressSanitizer makes, too, once the address is used.
+set(PARE_UNROLLED_FLAGS "")
+if(PARE_SANITIZE MATCHES "address")
+  set(PARE_UNROLLED_FLAGS -fno-sanitize=pointer-overflow,object-size
+    $<$<CXX_COMPILER_ID:GNU>:--param=asan-instrumentation-with-call-threshold=0>)
+endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(PARE_ISAS x86 avx2 avxvnni avx512 avx512vnni avx512vbmi amx)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
@@ -29,7 +36,7 @@ function(pare_room name)
   foreach(isa x86 avx2 avxvnni avx512 avx512vnni avx512vbmi amx arm neon neondot neoni8mm)
     file(GLOB isa_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${name}/${isa}/*.cc)
     if(isa IN_LIST PARE_ISAS)
-      set_source_files_properties(${isa_sources} PROPERTIES COMPILE_OPTIONS "${PARE_ISA_FLAGS_${isa}}")
+      set_source_files_properties(${isa_sources} PROPERTIES COMPILE_OPTIONS "${PARE_ISA_FLAGS_${isa}};${PARE_UNROLLED_FLAGS}")
       list(FILTER isa_sources INCLUDE REGEX "/ternary\\.cc$")
       set_property(SOURCE ${isa_sources} APPEND PROPERTY COMPILE_OPTIONS ${PARE_TERNARY_FLAGS})
     elseif(isa_sources)

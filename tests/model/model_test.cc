@@ -119,6 +119,28 @@ TEST(Model, ContextsSharedByThreadsGiveTheSame) {
   }
 }
 
+// Threads take parts of groups of heads where groups are no multiple of them.
+TEST(Model, HeadsSharedByAnyNumberOfThreadsGiveTheSame) {
+  ModelConfig config = small_config();
+  config.vocabulary = 20;
+  config.layers.resize(1);
+  config.layers[0].mlp.reset();
+  AttentionConfig& attention = *config.layers[0].attention;
+  const auto ids = some_tokens(70, 7, config.vocabulary);
+  for (const auto& [kind, kv_heads] : {std::pair(AttentionKind::kSoftmax, 5), {AttentionKind::kDifferential, 6}}) {
+    attention.kind = kind;
+    attention.kv_heads = kv_heads;
+    attention.heads = 8 * kv_heads;
+    ThreadPool one(1);
+    const auto expected = all_logits(*Model::random(config, DType::kF32, one, 5), ids, 70, DType::kF16);
+    for (int threads : {2, 3, 4, 7, 16}) {
+      ThreadPool pool(threads);
+      EXPECT_EQ(all_logits(*Model::random(config, DType::kF32, pool, 5), ids, 1, DType::kF16), expected)
+          << threads << " threads";
+    }
+  }
+}
+
 // Longer ones than kMaxChunkRows in chunks, and products of many rows part by part.
 TEST(Model, LongBatchesGoThroughInChunks) {
   ModelConfig config = small_config();
