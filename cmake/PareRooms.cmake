@@ -17,12 +17,11 @@ set(PARE_ISA_FLAGS_neoni8mm -march=armv8.2-a+i8mm ${neon_flags})
 # Additions of vectors are plain expressions to g++, products are calls: replacing temporary expressions moves the additions
 # of a whole strip behind its products, which then all wait in memory.
 set(PARE_TERNARY_FLAGS $<$<CXX_COMPILER_ID:GNU>:-fno-tree-ter>)
-# Sanitized, unrolled loops are compiled in a third of the time where each access calls its check and where two checks are left out
-# that AddressSanitizer makes, too, once the address is used.
+# Sanitized, g++ compiles unrolled loops in a third of the time where each access calls its check and where two checks are
+# left out that AddressSanitizer makes, too, once the address is used.
 set(PARE_UNROLLED_FLAGS "")
-if(PARE_SANITIZE MATCHES "address")
-  set(PARE_UNROLLED_FLAGS -fno-sanitize=pointer-overflow,object-size
-    $<$<CXX_COMPILER_ID:GNU>:--param=asan-instrumentation-with-call-threshold=0>)
+if(PARE_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(PARE_UNROLLED_FLAGS -fno-sanitize=pointer-overflow,object-size --param=asan-instrumentation-with-call-threshold=0)
 endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(PARE_ISAS x86 avx2 avxvnni avx512 avx512vnni avx512vbmi amx)

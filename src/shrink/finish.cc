@@ -146,11 +146,14 @@ void Finisher::choose(ShrinkResult& result) {
     if (!good && !chosen) kl_limit *= 0.98;
   }
   if (!chosen) {
-    if (tried.empty() && search_.nearest() == 0) {
-      fail("{}: time was up before any plan was judged; allow more of it",
-           evaluator_.variants().checkpoint().path.string());
+    if (tried.empty()) {
+      const size_t nearest = search_.nearest();
+      if (nearest == 0) {
+        fail("{}: time was up before any plan was judged; allow more of it",
+             evaluator_.variants().checkpoint().path.string());
+      }
+      tried.push_back(measure(search_.trials()[nearest].plan, "the nearest"));
     }
-    if (tried.empty()) tried.push_back(measure(search_.trials()[search_.nearest()].plan, "the nearest"));
     if (options_.budget.speed) with_speed(tried.front());
     refuse(tried);
   }

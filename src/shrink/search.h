@@ -82,7 +82,8 @@ class PlanSearch {
   std::optional<size_t> best(double kl_limit, const std::vector<size_t>& except = {}) const;
   /// KL divergence at which a quality is to be expected, from the trials near it.
   double kl_for_quality(double quality) const;
-  /// The complete trial that comes nearest to the budget, if none is within it.
+  /// The complete trial that comes nearest to the budget, if none is within it; 0, the model as it is, if that is the
+  /// only one.
   size_t nearest() const;
 
  private:

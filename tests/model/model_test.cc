@@ -35,6 +35,15 @@ ModelConfig small_config() {
   return config;
 }
 
+/// Attention and little beside it.
+ModelConfig attention_config() {
+  ModelConfig config = small_config();
+  config.vocabulary = 20;
+  config.layers.resize(1);
+  config.layers[0].mlp.reset();
+  return config;
+}
+
 std::vector<int32_t> some_tokens(int64_t count, uint64_t seed, int64_t vocabulary) {
   Random random(seed);
   std::vector<int32_t> ids;
@@ -92,11 +101,8 @@ TEST(Model, MoreThreadsThanThereIsWorkFor) {
 }
 
 TEST(Model, ContextsSharedByThreadsGiveTheSame) {
-  ModelConfig config = small_config();
+  ModelConfig config = attention_config();
   config.context = 2 * kernels::kKvSpanTokens;
-  config.vocabulary = 20;
-  config.layers.resize(1);
-  config.layers[0].mlp.reset();
   AttentionConfig& attention = *config.layers[0].attention;
   attention.heads = 8;
   // Heads that share keys are fewer than threads for a single row, so threads share those, too.
@@ -121,10 +127,7 @@ TEST(Model, ContextsSharedByThreadsGiveTheSame) {
 
 // Threads take parts of groups of heads where groups are no multiple of them.
 TEST(Model, HeadsSharedByAnyNumberOfThreadsGiveTheSame) {
-  ModelConfig config = small_config();
-  config.vocabulary = 20;
-  config.layers.resize(1);
-  config.layers[0].mlp.reset();
+  ModelConfig config = attention_config();
   AttentionConfig& attention = *config.layers[0].attention;
   const auto ids = some_tokens(70, 7, config.vocabulary);
   for (const auto& [kind, kv_heads] : {std::pair(AttentionKind::kSoftmax, 5), {AttentionKind::kDifferential, 6}}) {
