@@ -156,7 +156,11 @@ const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candid
   }
   if (times.size() != candidates.size()) {
     times.clear();
-    for (const Kernel& kernel : candidates) times.push_back({kernel, measure(kernel, columns)});
+    for (auto ways = candidates.begin(); ways != candidates.end();) {
+      const auto end = std::find_if(ways, candidates.end(), [&](const auto& k) { return k.packing != ways->packing; });
+      for (const KernelTime& time : measure({ways, end}, columns)) times.push_back(time);
+      ways = end;
+    }
     remember(key(columns), times);
     read = false;
   }
@@ -164,9 +168,9 @@ const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candid
   return times_[at] = {std::move(times), columns, read};
 }
 
-double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
+std::vector<KernelTime> KernelChoice::measure(std::span<const Kernel> ways, int64_t columns) {
   // A tall matrix, a few of its groups of rows over and over.
-  const kernels::Packing& packing = *kernel.packing;
+  const kernels::Packing& packing = *ways.front().packing;
   const int64_t group = packing.row_group, period = 8 * group, part = packing.packed_bytes(period, columns);
   const int64_t wanted = std::min(weights_ / (period * columns), kMostBytes / part);
   const int64_t periods = std::max<int64_t>(pool_.size(), wanted), rows = periods * period;
@@ -190,9 +194,7 @@ double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
     if (format.prepare) format.prepare(values.data(), columns, input.data());
   };
   if (!format.prepare) std::memcpy(input.data(), values.data(), static_cast<size_t>(columns) * sizeof(float));
-  std::vector<double> rates;
-  const double start = now();
-  for (int pass = 0; pass <= kPasses && (pass < 2 || now() - start < kEnoughSeconds); ++pass) {
+  const auto seconds_of = [&](const Kernel& kernel) {
     const double begin = now();
     for (int64_t row = 0; row < rows; row += kRowsAnInput) prepare();
     pool_.parallel_for(
@@ -210,10 +212,18 @@ double KernelChoice::measure(const Kernel& kernel, int64_t columns) {
                            .row_end = last * period});
         },
         pool_.stream_part());
-    // The first touches everything for the first time.
-    if (pass > 0) rates.push_back(static_cast<double>(rows * columns) / (now() - begin));
-  }
-  return median(rates);
+    return now() - begin;
+  };
+  std::vector<std::vector<double>> rates(ways.size());
+  seconds_of(ways.front());  // touches everything for the first time
+  // In turns: memory that is shared with others changes its speed from one moment to the next.
+  const double start = now(), enough = kEnoughSeconds * static_cast<double>(ways.size());
+  for (int pass = 0; pass < kPasses && (pass == 0 || now() - start < enough); ++pass)
+    for (size_t way = 0; way < ways.size(); ++way)
+      rates[way].push_back(static_cast<double>(rows * columns) / seconds_of(ways[way]));
+  std::vector<KernelTime> times;
+  for (size_t way = 0; way < ways.size(); ++way) times.push_back({ways[way], median(rates[way])});
+  return times;
 }
 
 }  // namespace pare

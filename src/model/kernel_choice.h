@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,7 +70,8 @@ class KernelChoice {
   const Times& times(const std::vector<Kernel>& candidates, int64_t columns);
   Kernel fastest(const std::vector<Kernel>& candidates, int64_t columns);
   std::string key(int64_t columns) const;
-  double measure(const Kernel& kernel, int64_t columns);
+  /// Of ways to read one packing.
+  std::vector<KernelTime> measure(std::span<const Kernel> ways, int64_t columns);
 
   ThreadPool& pool_;
   std::vector<Kernel> candidates_;  // for ternary weights

@@ -5,13 +5,16 @@
 #include "kernels/matmul.h"
 
 // Weights pass through once a token, faster than hardware foresees where short rows end. A tile reads several streams
-// of them side by side, and each is asked for a little before: together about what memory delivers to one core in the
-// time that an answer takes, into the first-level cache.
+// of them side by side, and each is asked for twice: into the second-level cache about as long before as memory takes
+// to answer while it answers others, and a little before it is read into the first. A core keeps few lines on their way
+// to its first level, and would wait with all of them for memory.
 
 namespace pare::kernels {
 namespace {
 
-constexpr int64_t kBytesAhead = 8192;
+/// How far before they are read weights are asked for, of all streams together: into either cache. Of a single stream,
+/// which hardware foresees, only the first.
+constexpr int64_t kBytesAhead = 4096, kBytesFarAhead = 16384, kBytesAheadInOneStream = 8192;
 constexpr int kFirstLevel = 3, kSecondLevel = 2;  // of the cache, as __builtin_prefetch numbers them
 
 /// Asks for bytes that are read some time later.
@@ -23,7 +26,9 @@ PARE_INLINE void ask_for(const std::byte* from, int64_t bytes) {
 template <int kStreams>
 struct TileAhead {
   static constexpr int kCount = kStreams;
-  static constexpr int64_t kDistance = kBytesAhead / kStreams;
+  static constexpr bool kTwice = kStreams > 1;
+  static constexpr int64_t kDistance = kTwice ? kBytesAhead / kStreams : kBytesAheadInOneStream;
+  static constexpr int64_t kFarDistance = kBytesFarAhead / kStreams;
   const std::byte* own;   // null: nothing is asked for
   const std::byte* next;  // the streams that are read after these, equally far apart
   int64_t between;        // bytes of one stream: the next begins behind it
@@ -32,17 +37,28 @@ struct TileAhead {
   template <int kBytes>
   PARE_INLINE void ask(int64_t at) const {
     if (!own) return;
-    const int64_t later = at + kDistance;
-    const std::byte* from = later < between ? own + later : next + (later - between);
-#pragma GCC unroll 8
-    for (int s = 0; s < kStreams; ++s)
-#pragma GCC unroll 20
-      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(from + s * between + i);
+    if constexpr (kTwice) ask_at<kBytes, kSecondLevel>(at + kFarDistance);
+    ask_at<kBytes, kFirstLevel>(at + kDistance);
   }
   /// The beginning, of which nobody asked before.
   PARE_INLINE void begin() const {
-    for (int64_t i = 0; i < kDistance && i < between; i += 64)
-      for (int s = 0; s < kStreams; ++s) __builtin_prefetch(own + s * between + i);
+    begin<kFirstLevel>(0, kDistance);
+    if constexpr (kTwice) begin<kSecondLevel>(kDistance, kFarDistance);
+  }
+
+ private:
+  template <int kLevel>
+  PARE_INLINE void begin(int64_t from, int64_t to) const {
+    for (int64_t i = from; i < to && i < between; i += 64)
+      for (int s = 0; s < kStreams; ++s) __builtin_prefetch(own + s * between + i, 0, kLevel);
+  }
+  template <int kBytes, int kLevel>
+  PARE_INLINE void ask_at(int64_t at) const {
+    const std::byte* from = at < between ? own + at : next + (at - between);
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 20
+      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(from + s * between + i, 0, kLevel);
   }
 };
 
