@@ -18,6 +18,9 @@ constexpr int64_t kSlicesPerThread = 256;
 constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
+// Few activation rows: kernels read so many weight rows side by side, at most, and those that are left of a piece in
+// smaller tiles, which fetch more slowly. Pieces are whole ones where a thread gets at least so many.
+constexpr int64_t kStreamRows = 128, kStreamsPerThread = 8;
 // Activation rows of a part are a multiple of this, but of the last; and not so few that unpacking weights for them
 // would cost more.
 constexpr int64_t kPartGrain = 32, kLeastPartRows = 64;
@@ -154,6 +157,7 @@ class Dealing {
     if (in_panels_ && most_inputs < input_rows) parts_ = (input_rows + most_inputs - 1) / most_inputs;
     while (panel > kLeastPanelRows && rows < panel * kPanelsPerThread * threads) panel /= 2;
     unit_ = std::max(unit_, panel);
+    while (!in_panels_ && unit_ < kStreamRows && rows >= 2 * unit_ * kStreamsPerThread * threads) unit_ *= 2;
     work_ = rows * group.linears[0].weight->columns * input_rows;
     for (const Linear& linear : group.linears) {
       const int64_t units = (linear.outputs() + unit_ - 1) / unit_;
