@@ -20,7 +20,7 @@ constexpr int64_t kSliceWork = 32768;
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 // Few activation rows: kernels read so many weight rows side by side, at most, and those that are left of a piece in
 // smaller tiles, which fetch more slowly. Pieces are whole ones where a thread gets at least so many.
-constexpr int64_t kStreamRows = 128, kStreamsPerThread = 8;
+constexpr int64_t kStreamRows = 128, kStreamsPerThread = 16;
 // Activation rows of a part are a multiple of this, but of the last; and not so few that unpacking weights for them
 // would cost more.
 constexpr int64_t kPartGrain = 32, kLeastPartRows = 64;
