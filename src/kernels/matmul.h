@@ -36,6 +36,8 @@ struct InputFormatInfo {
   int64_t (*row_bytes)(int64_t columns);
   /// Prepares one row; null for kFloat.
   void (*prepare)(const float* row, int64_t columns, std::byte* to);
+  /// Prepares the RMS norm of one row (Elementwise::rms_norm), the same bits as one after the other; may be null.
+  void (*prepare_normed)(const float* x, const float* gain, float eps, int64_t columns, std::byte* to) = nullptr;
   /// Bytes from one prepared row to the next: an odd number of cache lines, for what several rows hold of the same
   /// columns would meet in a few sets of the first-level cache if they lay a multiple of 4096 bytes apart. Rows that
   /// nothing prepares lie as they are.

@@ -19,8 +19,10 @@ constexpr int64_t kSliceWork = 32768;
 // Panels (see Packing) are halved down to so many rows where a thread would get fewer of them than this.
 constexpr int64_t kLeastPanelRows = 32, kPanelsPerThread = 8;
 // Few activation rows: kernels read so many weight rows side by side, at most, and those that are left of a piece in
-// smaller tiles, which fetch more slowly. Pieces are whole ones where a thread gets at least so many.
-constexpr int64_t kStreamRows = 128, kStreamsPerThread = 16;
+// smaller tiles, which fetch more slowly. Pieces are whole ones where a thread gets enough of them: of many threads one
+// is always slower than the others, and the last pieces must be small.
+constexpr int64_t kStreamRows = 128;
+constexpr int64_t streams_per_thread(int threads) { return threads > 2 ? 16 : 8; }
 // Activation rows of a part are a multiple of this, but of the last; and not so few that unpacking weights for them
 // would cost more.
 constexpr int64_t kPartGrain = 32, kLeastPartRows = 64;
@@ -35,6 +37,12 @@ constexpr size_t kGainParts = 4;
 // Of what a thread will write next, so many cache lines are asked for after each piece of a product: more at once would
 // be in the way of what the next piece reads.
 constexpr int kLinesAPiece = 32;
+
+/// What the thread that begins loops reads of a group, to tell what comes after the one before.
+void ask_for_group(const LinearGroup* group) {
+  const auto* from = reinterpret_cast<const std::byte*>(group);
+  for (size_t i = 0; group && i < sizeof(LinearGroup); i += kCacheLine) __builtin_prefetch(from + i);
+}
 
 /// Asks for the beginning of `bytes` and drops it.
 void ask_for_first(std::span<const std::byte>& bytes, size_t count) {
@@ -112,7 +120,12 @@ LinearInput::View LinearInput::prepared(kernels::InputFormat format, ThreadPool&
     storage.reserve(static_cast<size_t>(rows_ * stride));
     std::byte* const to = storage.data();
     for_tasks(pool, rows_, rows_ * columns_, [&](int64_t begin, int64_t end, int worker) {
-      for (int64_t i = begin; i < end; ++i) kind.prepare(row(i, worker), columns_, to + i * stride);
+      for (int64_t i = begin; i < end; ++i) {
+        if (norm_.from && kind.prepare_normed)
+          kind.prepare_normed(norm_.from + i * columns_, norm_.gain, norm_.epsilon, columns_, to + i * stride);
+        else
+          kind.prepare(row(i, worker), columns_, to + i * stride);
+      }
     });
     prepared.ready = true;
   }
@@ -138,39 +151,20 @@ Lines LinearInput::Next::of(int worker, int workers) const {
 
 namespace {
 
-/// How the rows of a group are dealt out: in units of whole register tiles of any of its packings. Many activation rows
-/// are cut into parts, and all units come once for each, so that what a thread reads of them stays in its cache.
+/// The rows of a group, as its Deal says: what a thread reads of a part of the activations stays in its cache.
 class Dealing {
  public:
   /// Pieces have no more than so many bytes of outputs each, or as few rows as that goes.
   Dealing(const LinearGroup& group, int64_t input_rows, int threads, int64_t most_bytes)
-      : group_(group), threads_(threads), input_rows_(input_rows) {
-    int64_t rows = 0, panel = 0, most_inputs = 0;
-    for (const Linear& linear : group.linears) {
-      const kernels::Packing& packing = linear.weight->packing();
-      unit_ = std::max<int64_t>(unit_, packing.row_group);
-      if (input_rows >= packing.panel_inputs) panel = std::max(panel, packing.panel_rows);
-      most_inputs = std::max(most_inputs, rows_of_part(*linear.weight, input_rows));
-      rows += linear.outputs();
-    }
-    in_panels_ = panel > 0;
-    if (in_panels_ && most_inputs < input_rows) parts_ = (input_rows + most_inputs - 1) / most_inputs;
-    while (panel > kLeastPanelRows && rows < panel * kPanelsPerThread * threads) panel /= 2;
-    unit_ = std::max(unit_, panel);
-    while (!in_panels_ && unit_ < kStreamRows && rows >= 2 * unit_ * kStreamsPerThread * threads) unit_ *= 2;
-    work_ = rows * group.linears[0].weight->columns * input_rows;
-    for (const Linear& linear : group.linears) {
-      const int64_t units = (linear.outputs() + unit_ - 1) / unit_;
-      units_ = group.side_by_side ? units : units_ + units;
-    }
-    const int64_t slices = std::clamp<int64_t>(work_ / (threads * kSliceWork), 1, kSlicesPerThread);
-    ranges_ = std::min(threads * slices, units_ * parts_);
-    const int64_t part_rows = (input_rows + parts_ - 1) / parts_;
-    most_units_ = std::max<int64_t>(most_bytes / (part_rows * unit_ * int64_t{sizeof(float)}), 1);
+      : group_(group), deal_(deal_of(group, input_rows, threads)) {
+    if (most_bytes == INT64_MAX) return;
+    const int64_t part_rows = (input_rows + deal_.parts - 1) / deal_.parts;
+    most_units_ = std::max<int64_t>(most_bytes / (part_rows * deal_.unit * int64_t{sizeof(float)}), 1);
   }
-  int64_t work() const { return work_; }
-  int64_t ranges() const { return ranges_; }
-  bool in_panels() const { return in_panels_; }
+  int64_t work() const { return deal_.work; }
+  int64_t ranges() const { return deal_.ranges; }
+  bool in_panels() const { return deal_.in_panels; }
+  const Deal& deal() const { return deal_; }
 
   struct Rows {
     size_t linear;
@@ -180,14 +174,14 @@ class Dealing {
   /// Calls visit(rows) for what ranges [first_range, end_range) hold, in order.
   template <class Visit>
   void each(int64_t first_range, int64_t end_range, Visit visit) const {
-    const int64_t all = units_ * parts_;
-    const int64_t first = all * first_range / ranges_, end = all * end_range / ranges_;
-    for (int64_t part = first / units_; part * units_ < end; ++part) {
-      each_of_part(part, std::max(first - part * units_, int64_t{0}), std::min(end - part * units_, units_), visit);
+    const int64_t units = deal_.units, all = units * deal_.parts;
+    const int64_t first = all * first_range / deal_.ranges, end = all * end_range / deal_.ranges;
+    for (int64_t part = first / units; part * units < end; ++part) {
+      each_of_part(part, std::max(first - part * units, int64_t{0}), std::min(end - part * units, units), visit);
     }
   }
   /// First of the ranges that a worker begins with.
-  int64_t share(int worker) const { return ThreadPool::share_begin(ranges_, worker, threads_); }
+  int64_t share(int worker) const { return ThreadPool::share_begin(deal_.ranges, worker, deal_.threads); }
   /// The weights that ranges [first_range, end_range) begin with, as far as they lie in one piece.
   std::span<const std::byte> weights_of(int64_t first_range, int64_t end_range) const {
     std::span<const std::byte> found;
@@ -201,6 +195,37 @@ class Dealing {
   const std::byte* address(const Rows& rows) const { return group_.linears[rows.linear].weight->at(rows.begin); }
 
  private:
+  static const Deal& deal_of(const LinearGroup& group, int64_t input_rows, int threads) {
+    Deal& deal = group.deal;
+    if (deal.input_rows == input_rows && deal.threads == threads) return deal;
+    deal = {.input_rows = input_rows, .threads = threads};
+    int64_t rows = 0, panel = 0, most_inputs = 0;
+    for (const Linear& linear : group.linears) {
+      const kernels::Packing& packing = linear.weight->packing();
+      deal.unit = std::max<int64_t>(deal.unit, packing.row_group);
+      if (input_rows >= packing.panel_inputs) panel = std::max(panel, packing.panel_rows);
+      most_inputs = std::max(most_inputs, rows_of_part(*linear.weight, input_rows));
+      deal.inputs |= 1u << static_cast<unsigned>(packing.input_for(input_rows));
+      rows += linear.outputs();
+    }
+    const PackedWeight& weight = *group.linears[0].weight;
+    deal.input = weight.packing().input_for(input_rows);
+    deal.columns = weight.columns;
+    deal.in_panels = panel > 0;
+    if (deal.in_panels && most_inputs < input_rows) deal.parts = (input_rows + most_inputs - 1) / most_inputs;
+    while (panel > kLeastPanelRows && rows < panel * kPanelsPerThread * threads) panel /= 2;
+    deal.unit = std::max(deal.unit, panel);
+    while (!deal.in_panels && deal.unit < kStreamRows && rows >= 2 * deal.unit * streams_per_thread(threads) * threads)
+      deal.unit *= 2;
+    deal.work = rows * deal.columns * input_rows;
+    for (const Linear& linear : group.linears) {
+      const int64_t units = (linear.outputs() + deal.unit - 1) / deal.unit;
+      deal.units = group.side_by_side ? units : deal.units + units;
+    }
+    const int64_t slices = std::clamp<int64_t>(deal.work / (threads * kSliceWork), 1, kSlicesPerThread);
+    deal.ranges = std::min(threads * slices, deal.units * deal.parts);
+    return deal;
+  }
   static int64_t rows_of_part(const PackedWeight& weight, int64_t input_rows) {
     const kernels::Packing& packing = weight.packing();
     const int64_t stride = kernels::input_format(packing.input_for(input_rows)).stride(weight.columns);
@@ -220,23 +245,21 @@ class Dealing {
   void each_linear(int64_t part, int64_t begin, int64_t end, Visit visit) const {
     int64_t first = 0;  // unit of the linear's first row
     for (size_t i = 0; i < group_.linears.size(); ++i) {
-      const int64_t rows = group_.linears[i].outputs(), units = (rows + unit_ - 1) / unit_;
+      const int64_t rows = group_.linears[i].outputs(), unit = deal_.unit, units = (rows + unit - 1) / unit;
       const int64_t from = std::max(begin - first, int64_t{0}), to = std::min(end - first, units);
-      if (from < to) visit(Rows{i, from * unit_, std::min(to * unit_, rows), first_input(part), first_input(part + 1)});
+      if (from < to) visit(Rows{i, from * unit, std::min(to * unit, rows), first_input(part), first_input(part + 1)});
       if (!group_.side_by_side) first += units;
     }
   }
   /// Parts begin at whole tiles of any kernel.
   int64_t first_input(int64_t part) const {
-    const int64_t at = (input_rows_ * part / parts_ + kPartGrain - 1) / kPartGrain * kPartGrain;
-    return part == parts_ ? input_rows_ : std::min(at, input_rows_);
+    const int64_t at = (deal_.input_rows * part / deal_.parts + kPartGrain - 1) / kPartGrain * kPartGrain;
+    return part == deal_.parts ? deal_.input_rows : std::min(at, deal_.input_rows);
   }
 
   const LinearGroup& group_;
-  int threads_;
-  int64_t input_rows_;
-  bool in_panels_ = false;
-  int64_t unit_ = 16, units_ = 0, parts_ = 1, work_ = 0, ranges_ = 0, most_units_ = 0;
+  const Deal& deal_;
+  int64_t most_units_ = INT64_MAX;
 };
 
 }  // namespace
@@ -260,12 +283,10 @@ void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Targ
       group.next ? std::optional<Dealing>(std::in_place, *group.next, input.rows(), pool_.size(), INT64_MAX)
                  : std::nullopt;
   const auto format = [&](const PackedWeight& weight) { return weight.packing().input_for(input.rows()); };
-  for (const Linear& linear : group.linears) input.prepared(format(*linear.weight), pool_);
+  for (unsigned i = 0; i < kernels::kInputFormats; ++i)
+    if (dealing.deal().inputs >> i & 1) input.prepared(static_cast<kernels::InputFormat>(i), pool_);
   LinearInput::Next next_input;
-  if (group.next) {
-    const PackedWeight& weight = *group.next->linears[0].weight;
-    next_input = input.next(format(weight), weight.columns);
-  }
+  if (next) next_input = input.next(next->deal().input, next->deal().columns);
   const std::span<const std::byte> gain =
       group.next && input.rows() == 1 ? std::as_bytes(group.next->gain) : std::span<const std::byte>();
   ++loop_;
@@ -339,7 +360,10 @@ void Multiplier::run_to(const LinearGroup& group, LinearInput& input, const Targ
         compute(*piece, later.data(), mine);
         mine.writes.ask(kLinesAPiece);
         ask_for_first(mine.gain, more ? gain.size() / kGainParts : gain.size());
-        if (!more) pool_.ask_while_waiting(worker, mine.writes, later);
+        if (!more) {
+          pool_.ask_while_waiting(worker, mine.writes, later);
+          if (worker == 0 && next) ask_for_group(group.next->next);
+        }
       },
       dealing.in_panels() ? ThreadPool::kEvenPart : pool_.stream_part(), std::as_bytes(results));
 }

@@ -19,6 +19,20 @@ struct Linear {
   int64_t outputs() const { return weight->rows; }
 };
 
+/// How the rows of a group are dealt out to threads (linear.cc), in units of whole register tiles of its packings. Many
+/// activation rows are cut into parts, and all units come once for each.
+struct Deal {
+  int64_t input_rows = 0;  // that it is for; 0: for none yet
+  int threads = 0;
+  bool in_panels = false;
+  int64_t unit = 16;  // weight rows
+  int64_t units = 0, parts = 1, ranges = 0;
+  int64_t work = 0;                                           // multiply-adds
+  kernels::InputFormat input = kernels::InputFormat::kFloat;  // of its first weights
+  unsigned inputs = 0;                                        // of all: bit i is format i
+  int64_t columns = 0;
+};
+
 /// Weights that read the same activations and are multiplied in one loop.
 struct LinearGroup {
   std::vector<Linear> linears;  // of the same number of columns
@@ -28,6 +42,7 @@ struct LinearGroup {
   std::span<const float> gain = {};   // of the norm before it, if there is one
   const LinearGroup* next = nullptr;  // what is multiplied after it: that norm's gain and its first weights are asked
                                       // for in time
+  mutable Deal deal = {};  // the last: most of it would be the same again, and comes from memory that is far away
 };
 
 /// Rows of activations that one or more Linear read, prepared once in the form that their packing wants and kept until

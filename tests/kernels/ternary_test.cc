@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/elementwise.h"
 #include "kernels/family.h"
 #include "kernels/packing.h"
 #include "kernels_testing.h"
@@ -224,6 +225,30 @@ TEST(Ternary, PreparedRowsAreTheSameOnEveryPath) {
         EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size()), 0) << generic.name << ' ' << describe(features);
       }
     }
+}
+
+TEST(Ternary, RowsAreNormalisedAndPreparedAtOnce) {
+  Random random(fresh_seed());
+  const float eps = 1e-5f;
+  for (int64_t columns : {1, 15, 16, 31, 64, 100, 2560}) {
+    std::vector<float> values = normal_values(random, columns, 3);
+    const std::vector<float> gain = normal_values(random, columns);
+    for (const bool finite : {true, false}) {
+      if (!finite) values[static_cast<size_t>(columns / 2)] = std::numeric_limits<float>::infinity();
+      std::vector<float> normed(values.size());
+      elementwise(kCpuNone).rms_norm(values.data(), gain.data(), eps, normed.data(), columns);
+      const InputFormatInfo& generic = input_format(InputFormat::kInt8Row, kCpuNone);
+      Buffer<std::byte> expected(static_cast<size_t>(generic.row_bytes(columns)));
+      generic.prepare(normed.data(), columns, expected.data());
+      for (const CpuFeatures features : paths_here()) {
+        Buffer<std::byte> got(expected.size());
+        std::memset(got.data(), 0xaa, got.size());
+        input_format(InputFormat::kInt8Row, features)
+            .prepare_normed(values.data(), gain.data(), eps, columns, got.data());
+        EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size()), 0) << columns << ' ' << describe(features);
+      }
+    }
+  }
 }
 
 TEST(Ternary, CodesOfEveryTernaryType) {

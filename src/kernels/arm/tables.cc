@@ -39,8 +39,8 @@ const KvRow kKvRows[] = {
 
 // The portable preparation is plain loops, which the compiler makes NEON of.
 const InputRow kInputRows[] = {
-    {kCpuNone, &kFloatInput},         {kCpuNone, &generic::kInt8Block},   {kCpuNone, &generic::kInt8Row},
-    {kCpuNone, &generic::kInt8Pairs}, {kCpuNone, &generic::kInt8Triples},
+    {kCpuNone, &kFloatInput},       {kCpuNone, &generic::kInt8Block}, {kCpuNeon, &neon::kInt8Row},
+    {kCpuNone, &generic::kInt8Row}, {kCpuNone, &generic::kInt8Pairs}, {kCpuNone, &generic::kInt8Triples},
 };
 
 const FloatLoopsRow kFloatLoopsRows[] = {

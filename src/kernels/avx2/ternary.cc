@@ -12,8 +12,7 @@ constinit const Packing kPackings[] = {ternary_packing<Avx2Int8, TernaryI2>("i2"
 }  // namespace
 
 constinit const std::span<const Packing> kTernary = kPackings;
-constinit const InputFormatInfo kInt8Row{InputFormat::kInt8Row, "int8_row", input_row_bytes_int8_row,
-                                         prepare_int8_row<Avx2>};
+constinit const InputFormatInfo kInt8Row = int8_row_format<Avx2>();
 constinit const InputFormatInfo kInt8Triples = lut_format<Avx2, TernaryTl2>("int8_triples");
 
 }  // namespace pare::kernels::avx2

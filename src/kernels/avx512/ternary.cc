@@ -11,7 +11,6 @@ constinit const Packing kPackings[] = {ternary_packing<Avx512Int8, TernaryI2>("i
 }  // namespace
 
 constinit const std::span<const Packing> kTernary = kPackings;
-constinit const InputFormatInfo kInt8Row{InputFormat::kInt8Row, "int8_row", input_row_bytes_int8_row,
-                                         prepare_int8_row<Avx512>};
+constinit const InputFormatInfo kInt8Row = int8_row_format<Avx512>();
 
 }  // namespace pare::kernels::avx512

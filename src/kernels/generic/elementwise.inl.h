@@ -9,8 +9,9 @@
 namespace pare::kernels {
 namespace {
 
+/// 1 / sqrt(mean(x^2) + eps)
 template <class P>
-void rms_norm(const float* x, const float* gain, float eps, float* out, int64_t n) {
+PARE_INLINE float rms_inverse(const float* x, float eps, int64_t n) {
   using V = typename P::V;
   V squares = P::zero();
   int64_t i = 0;
@@ -23,9 +24,15 @@ void rms_norm(const float* x, const float* gain, float eps, float* out, int64_t 
     squares = P::fma(v, v, squares);
   }
   const float mean = P::fold_add(squares) / static_cast<float>(n);
-  const float inverse = 1.0f / __builtin_sqrtf(mean + eps);
-  const V factor = P::set1(inverse);
-  for (i = 0; i + 16 <= n; i += 16) P::store(out + i, P::mul(P::mul(P::load(x + i), factor), P::load(gain + i)));
+  return 1.0f / __builtin_sqrtf(mean + eps);
+}
+
+template <class P>
+void rms_norm(const float* x, const float* gain, float eps, float* out, int64_t n) {
+  const float inverse = rms_inverse<P>(x, eps, n);
+  const typename P::V factor = P::set1(inverse);
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) P::store(out + i, P::mul(P::mul(P::load(x + i), factor), P::load(gain + i)));
   for (; i < n; ++i) out[i] = x[i] * inverse * gain[i];
 }
 

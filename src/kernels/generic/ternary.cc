@@ -14,8 +14,7 @@ constinit const Packing kPackings[] = {ternary_packing<ScalarInt8, TernaryI2>("i
 }  // namespace
 
 constinit const std::span<const Packing> kTernary = kPackings;
-constinit const InputFormatInfo kInt8Row{InputFormat::kInt8Row, "int8_row", input_row_bytes_int8_row,
-                                         prepare_int8_row<Scalar>};
+constinit const InputFormatInfo kInt8Row = int8_row_format<Scalar>();
 constinit const InputFormatInfo kInt8Pairs = lut_format<Scalar, TernaryTl1>("int8_pairs");
 constinit const InputFormatInfo kInt8Triples = lut_format<Scalar, TernaryTl2>("int8_triples");
 

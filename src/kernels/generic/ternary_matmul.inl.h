@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "base/cache_lines.h"
+#include "kernels/generic/elementwise.inl.h"
 #include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/unrolled.inl.h"
 #include "kernels/matmul.h"
@@ -404,17 +405,17 @@ constexpr Packing ternary_packing(const char* layout, const char* isa) {
   return TernaryKernel<E, Layout>::packing(layout, isa);
 }
 
-/// InputFormat::kInt8Row of one row. Plain loops: the compiler makes vectors of them, and nothing here rounds
-/// differently for it.
-template <class P>
-void prepare_int8_row(const float* row, int64_t columns, std::byte* to) {
+/// InputFormat::kInt8Row of the row of value(k). Plain loops: the compiler makes vectors of them, and nothing here
+/// rounds differently for it.
+template <class Value>
+PARE_INLINE void prepare_int8_values(const Value& value, int64_t columns, std::byte* to) {
   auto* header = reinterpret_cast<Int8RowHeader*>(to);
   auto* codes = reinterpret_cast<int8_t*>(to + sizeof(Int8RowHeader));
   const int64_t padded = input_row_bytes_int8_row(columns) - static_cast<int64_t>(sizeof(Int8RowHeader));
   int32_t largest = 0;
   for (int64_t k = 0; k < columns; ++k) {
     // Magnitudes order as their bits do, NaN above infinity.
-    const int32_t magnitude = __builtin_bit_cast(int32_t, row[k]) & 0x7fffffff;
+    const int32_t magnitude = __builtin_bit_cast(int32_t, value(k)) & 0x7fffffff;
     largest = magnitude > largest ? magnitude : largest;
   }
   *header = {};
@@ -428,7 +429,7 @@ void prepare_int8_row(const float* row, int64_t columns, std::byte* to) {
   int32_t sum = 0;
   for (int64_t k = 0; k < columns; ++k) {
     // Adding 1.5 * 2^23 rounds to an integer, half to even, in the low bits; |x * s| is at most 127 and a rounding.
-    const float shifted = row[k] * s + 0x1.8p23f;
+    const float shifted = value(k) * s + 0x1.8p23f;
     const int32_t code = __builtin_bit_cast(int32_t, shifted) - 0x4b400000;
     codes[k] = static_cast<int8_t>(code);
     sum += code;
@@ -436,6 +437,25 @@ void prepare_int8_row(const float* row, int64_t columns, std::byte* to) {
   std::memset(codes + columns, 0, static_cast<size_t>(padded - columns));
   header->inverse = 1.0f / s;
   header->minus_sum = -sum;
+}
+
+template <class P>
+void prepare_int8_row(const float* row, int64_t columns, std::byte* to) {
+  prepare_int8_values(
+      [&](int64_t k) __attribute__((always_inline)) { return row[k]; }, columns, to);
+}
+
+/// Normalises twice instead of keeping the row: that would have to come from a far cache, which weights pass through.
+template <class P>
+void prepare_int8_row_normed(const float* x, const float* gain, float eps, int64_t columns, std::byte* to) {
+  const float inverse = rms_inverse<P>(x, eps, columns);
+  prepare_int8_values(
+      [&](int64_t k) __attribute__((always_inline)) { return x[k] * inverse * gain[k]; }, columns, to);
+}
+
+template <class P>
+constexpr InputFormatInfo int8_row_format() {
+  return {InputFormat::kInt8Row, "int8_row", input_row_bytes_int8_row, prepare_int8_row<P>, prepare_int8_row_normed<P>};
 }
 
 }  // namespace

@@ -13,5 +13,6 @@ constinit const Packing kPackings[] = {ternary_packing<NeonInt8, TernaryI2>("i2"
 }  // namespace
 
 constinit const std::span<const Packing> kTernary = kPackings;
+constinit const InputFormatInfo kInt8Row = int8_row_format<Neon>();
 
 }  // namespace pare::kernels::neon
