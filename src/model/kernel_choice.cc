@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
 
 #include "base/buffer.h"
@@ -18,9 +19,10 @@
 namespace pare {
 namespace {
 
-// Weights read in a pass, and their bytes at most: past what any cache holds; more would only take longer.
+// Weights read in a pass, and their bytes at most, of all packings that are timed together: past what any cache holds;
+// more would only take longer.
 constexpr int64_t kFewestWeights = int64_t{1} << 22, kMostWeights = int64_t{1} << 31, kMostBytes = int64_t{1} << 29;
-constexpr int kPasses = 5;
+constexpr int kPasses = 9;
 // What the passes may take of a kernel so slow that nothing depends on more of them.
 constexpr double kEnoughSeconds = 0.5;
 // Rows of matrices that share a prepared row of activations, about: its preparation counts, too.
@@ -155,12 +157,7 @@ const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candid
     if (rate != remembered->end() && rate->is_number()) times.push_back({kernel, rate->get<double>()});
   }
   if (times.size() != candidates.size()) {
-    times.clear();
-    for (auto ways = candidates.begin(); ways != candidates.end();) {
-      const auto end = std::find_if(ways, candidates.end(), [&](const auto& k) { return k.packing != ways->packing; });
-      for (const KernelTime& time : measure({ways, end}, columns)) times.push_back(time);
-      ways = end;
-    }
+    times = measure(candidates, columns);
     remember(key(columns), times);
     read = false;
   }
@@ -168,61 +165,84 @@ const KernelChoice::Times& KernelChoice::times(const std::vector<Kernel>& candid
   return times_[at] = {std::move(times), columns, read};
 }
 
-std::vector<KernelTime> KernelChoice::measure(std::span<const Kernel> ways, int64_t columns) {
-  // A tall matrix, a few of its groups of rows over and over.
-  const kernels::Packing& packing = *ways.front().packing;
-  const int64_t group = packing.row_group, period = 8 * group, part = packing.packed_bytes(period, columns);
-  const int64_t wanted = std::min(weights_ / (period * columns), kMostBytes / part);
-  const int64_t periods = std::max<int64_t>(pool_.size(), wanted), rows = periods * period;
-  Buffer<std::byte> weights(static_cast<size_t>(periods * part + kernels::kPackedSlack));
-  if (packing.pack_codes) {
-    std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
-    Random random(1);
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
-    packing.pack_codes(codes.data(), columns, 0, period, weights.data());
-  } else {
-    std::memset(weights.data(), 0x11, static_cast<size_t>(part));  // blocks of any content take as long
+/// Weights of a packing and a row of activations, as timing wants them: a tall matrix, a few of its groups of rows over
+/// and over.
+struct KernelChoice::Trial {
+  const kernels::Packing& packing;
+  int64_t columns, period, periods = 0;  // a period: rows that repeat
+  bool whole = false;                    // as many weights as wanted
+  Buffer<std::byte> weights = {}, input = {};
+  std::vector<float> values = {}, output = {};
+
+  Trial(const kernels::Packing& of, int64_t row, int64_t wanted, int64_t most_bytes, ThreadPool& pool)
+      : packing(of), columns(row), period(8 * of.row_group), values(static_cast<size_t>(row), 1.0f) {
+    const int64_t part = packing.packed_bytes(period, columns), most = most_bytes / part;
+    periods = std::max<int64_t>(pool.size(), std::min(wanted / (period * columns), most));
+    whole = wanted / (period * columns) <= most;
+    weights.reserve(static_cast<size_t>(periods * part + kernels::kPackedSlack));
+    if (packing.pack_codes) {
+      std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
+      Random random(1);
+      for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(3));
+      packing.pack_codes(codes.data(), columns, 0, period, weights.data());
+    } else {
+      std::memset(weights.data(), 0x11, static_cast<size_t>(part));  // blocks of any content take as long
+    }
+    pool.parallel_for(periods - 1, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i)
+        std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
+    });
+    input.reserve(static_cast<size_t>(format().row_bytes(columns)));
+    if (!format().prepare) std::memcpy(input.data(), values.data(), static_cast<size_t>(columns) * sizeof(float));
+    output.resize(static_cast<size_t>(periods * period));
   }
-  pool_.parallel_for(periods - 1, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i)
-      std::memcpy(weights.data() + (i + 1) * part, weights.data(), static_cast<size_t>(part));
-  });
-  const auto& format = kernels::input_format(packing.input_for(1));
-  std::vector<float> values(static_cast<size_t>(columns), 1.0f), output(static_cast<size_t>(rows));
-  Buffer<std::byte> input(static_cast<size_t>(format.row_bytes(columns)));
-  const auto prepare = [&] {
-    if (format.prepare) format.prepare(values.data(), columns, input.data());
-  };
-  if (!format.prepare) std::memcpy(input.data(), values.data(), static_cast<size_t>(columns) * sizeof(float));
-  const auto seconds_of = [&](const Kernel& kernel) {
+  const kernels::InputFormatInfo& format() const { return kernels::input_format(packing.input_for(1)); }
+
+  double weights_per_second(const Kernel& kernel, ThreadPool& pool) {
+    const int64_t rows = periods * period;
     const double begin = now();
-    for (int64_t row = 0; row < rows; row += kRowsAnInput) prepare();
-    pool_.parallel_for(
+    for (int64_t row = 0; row < rows; row += kRowsAnInput)
+      if (format().prepare) format().prepare(values.data(), columns, input.data());
+    pool.parallel_for(
         periods, 1,
         [&](int64_t first, int64_t last, int) {
           kernel.multiply({.weights = weights.data(),
                            .weight_rows = rows,
                            .columns = columns,
                            .input = input.data(),
-                           .input_stride = format.row_bytes(columns),
+                           .input_stride = format().row_bytes(columns),
                            .input_rows = 1,
                            .output = output.data(),
                            .output_stride = rows,
                            .row_begin = first * period,
                            .row_end = last * period});
         },
-        pool_.stream_part());
-    return now() - begin;
+        pool.stream_part());
+    return static_cast<double>(rows * columns) / (now() - begin);
+  }
+};
+
+std::vector<KernelTime> KernelChoice::measure(std::span<const Kernel> kernels, int64_t columns) {
+  const auto packings = std::count_if(kernels.begin(), kernels.end(), [](const Kernel& k) { return !k.one_stream; });
+  std::deque<Trial> trials;  // of each packing
+  for (const Kernel& kernel : kernels)
+    if (!kernel.one_stream) trials.emplace_back(*kernel.packing, columns, weights_, kMostBytes / packings, pool_);
+  const auto trial_of = [&](const Kernel& kernel) -> Trial& {
+    return *std::find_if(trials.begin(), trials.end(), [&](const Trial& t) { return &t.packing == kernel.packing; });
   };
-  std::vector<std::vector<double>> rates(ways.size());
-  seconds_of(ways.front());  // touches everything for the first time
-  // In turns: memory that is shared with others changes its speed from one moment to the next.
-  const double start = now(), enough = kEnoughSeconds * static_cast<double>(ways.size());
+  std::vector<std::vector<double>> rates(kernels.size());
+  for (const Kernel& kernel : kernels) trial_of(kernel).weights_per_second(kernel, pool_);  // touches everything once
+  // In turns: memory that is shared with others changes its speed from one moment to the next. Other packings' weights
+  // drive those of this one out of the caches in between: from where some of them may stay, they are read once before.
+  const double start = now(), enough = kEnoughSeconds * static_cast<double>(kernels.size());
   for (int pass = 0; pass < kPasses && (pass == 0 || now() - start < enough); ++pass)
-    for (size_t way = 0; way < ways.size(); ++way)
-      rates[way].push_back(static_cast<double>(rows * columns) / seconds_of(ways[way]));
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      Trial& trial = trial_of(kernels[i]);
+      if (packings > 1 && trial.whole) trial.weights_per_second(kernels[i], pool_);
+      rates[i].push_back(trial.weights_per_second(kernels[i], pool_));
+    }
   std::vector<KernelTime> times;
-  for (size_t way = 0; way < ways.size(); ++way) times.push_back({ways[way], median(rates[way])});
+  for (size_t i = 0; i < kernels.size(); ++i) times.push_back({kernels[i], median(rates[i])});
   return times;
 }
 

@@ -70,8 +70,8 @@ class KernelChoice {
   const Times& times(const std::vector<Kernel>& candidates, int64_t columns);
   Kernel fastest(const std::vector<Kernel>& candidates, int64_t columns);
   std::string key(int64_t columns) const;
-  /// Of ways to read one packing.
-  std::vector<KernelTime> measure(std::span<const Kernel> ways, int64_t columns);
+  struct Trial;
+  std::vector<KernelTime> measure(std::span<const Kernel> kernels, int64_t columns);
 
   ThreadPool& pool_;
   std::vector<Kernel> candidates_;  // for ternary weights
