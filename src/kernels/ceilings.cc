@@ -27,7 +27,8 @@ const Int8Loops& int8_loops(CpuFeatures features) {
 
 constexpr int kParts = 8;  // a thread, so that a slow one does not hold up the rest
 // Bytes of a pass at most: longer ones are no more exact.
-constexpr int64_t kPassBytes = int64_t{1} << 30;
+constexpr int64_t kPassBytes = int64_t{1} << 29;
+constexpr int kSamples = 2;  // at a time
 
 /// Operations a second of `loop` on every thread at once: the best of three, each long enough to let the clock settle.
 double rate(ThreadPool& pool, FunctionRef<double(int64_t)> loop, int64_t operations) {
@@ -81,7 +82,8 @@ void ReadCeiling::sample() {
   const FloatLoops& loops = float_loops(cpu_features());
   const auto size = static_cast<int64_t>(memory_.size());
   const int64_t parts = int64_t{kParts} * pool_.size(), part = std::min(size, kPassBytes) / parts / 4096 * 4096;
-  for (size_t p = 0; p < kPatterns.size(); ++p) {
+  for (size_t pass = 0; pass < kSamples * kPatterns.size(); ++pass) {
+    const size_t p = pass % kPatterns.size();
     if (next_ + part * parts > size) next_ = 0;
     const std::byte* from = memory_.data() + next_;
     next_ += part * parts;
@@ -96,11 +98,7 @@ void ReadCeiling::sample() {
   }
 }
 
-double ReadCeiling::rate() const {
-  double best = 0;
-  for (const auto& samples : rates_) best = std::max(best, median(samples));
-  return best;
-}
+double ReadCeiling::rate() const { return median_of_best(rates_); }
 
 double measure_fma_rate(ThreadPool& pool, CpuFeatures features) {
   const FloatLoops& loops = float_loops(features);

@@ -18,10 +18,10 @@ class ReadCeiling {
  public:
   /// `bytes` of memory; to measure memory and not caches, several times the last-level cache that one core may use.
   ReadCeiling(ThreadPool& pool, size_t bytes);
-  /// Reads the memory once in each of 20 patterns, or of a large one as much as takes no longer, where the last ended.
+  /// Reads the memory twice in each of 20 patterns, or of a large one as much as takes no longer, where the last ended.
   void sample();
-  /// Bytes a second of the best pattern by the median of its samples: comparable with the median of what ran between
-  /// them. At least one sample() must have been taken.
+  /// Bytes a second of the best pattern, the median of its samples (see median_of_best): comparable with the median of
+  /// what ran between them. At least one sample() must have been taken.
   double rate() const;
 
  private:

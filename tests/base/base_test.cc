@@ -172,6 +172,29 @@ TEST(Statistics, Median) {
   EXPECT_EQ(median({9, 1, 5, 2}), 3.5);
 }
 
+TEST(Statistics, MedianOfTheBestIsNotLuck) {
+  EXPECT_EQ(median_of_best({}), 0);
+  EXPECT_EQ(median_of_best({{3}, {5}, {4}}), 5);
+  EXPECT_EQ(median_of_best({{10, 11, 12}, {1, 2, 3}}), 11);
+  Random random(5);
+  const auto about = [&](double middle) { return middle + static_cast<double>(random.below(2001)) / 100 - 10; };
+  double found = 0, largest = 0;
+  constexpr int kTrials = 400;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    std::vector<std::vector<double>> samples(20, std::vector<double>(4));
+    for (auto& of : samples)
+      for (double& sample : of) sample = about(100);
+    found += median_of_best(samples) / kTrials;
+    double best = 0;
+    for (const auto& of : samples) best = std::max(best, median(of));
+    largest += best / kTrials;
+    samples[7] = {about(130), about(130), about(130), about(130)};
+    EXPECT_EQ(median_of_best(samples), median(samples[7]));
+  }
+  EXPECT_NEAR(found, 100, 1);
+  EXPECT_GT(largest, 105);
+}
+
 TEST(Cpu, NamesUnknownSets) {
   EXPECT_NE(refusal_of([] { features_of_isa("sse9"); }).find("unknown instruction set"), std::string::npos);
   EXPECT_GE(usable_cores(), 1);
