@@ -112,7 +112,7 @@ void print_table(const std::vector<SpeedReport>& reports, Common& common) {
       table.row({std::to_string(report.threads), operation(result), style.bold(three_digits(result.speed.median())),
                  fmt::format("{}-{}", three_digits(result.speed.worst()), three_digits(result.speed.best())),
                  result.memory_bound() ? "memory reads" : "multiply-adds", used, ceiling,
-                 ratio > 1 ? style.red(percent) : percent, style.cyan(style.bar(ratio, 16))});
+                 result.impossible() ? style.red(percent) : percent, style.cyan(style.bar(ratio, 16))});
     }
   }
   common.print("\n{}", table.render(style));

@@ -230,6 +230,7 @@ SpeedResult Bench::expected(bool decode, int64_t tokens) const {
 
 void Bench::apply_ceilings(const Ceilings& ceilings, SpeedResult& result) const {
   result.memory_seconds = (result.weight_bytes + result.kv_bytes) / ceilings.read_bytes;
+  result.least_memory_seconds = (result.weight_bytes + result.kv_bytes) / ceilings.most_read_bytes;
   result.compute_seconds = result.float_multiply_adds / ceilings.fma;
   if (result.int8_multiply_adds > 0) result.compute_seconds += result.int8_multiply_adds / ceilings.int8;
 }
@@ -279,6 +280,7 @@ SpeedReport Bench::run(int64_t (*peak_memory)()) {
   }
   progress_.finish();
   report.ceilings.read_bytes = memory.rate();
+  report.ceilings.most_read_bytes = memory.most();
   report.ceilings.fma = fma_.median();
   report.ceilings.int8 = int8_.median();
   for (auto& result : report.results) apply_ceilings(report.ceilings, result);
@@ -291,10 +293,11 @@ double SpeedSamples::median() const { return pare::median(samples); }
 double SpeedSamples::best() const { return samples.empty() ? 0 : *std::max_element(samples.begin(), samples.end()); }
 double SpeedSamples::worst() const { return samples.empty() ? 0 : *std::min_element(samples.begin(), samples.end()); }
 
+bool SpeedResult::impossible() const { return speed.median() * std::max(least_memory_seconds, compute_seconds) > 1; }
 double SpeedResult::ratio() const { return speed.median() * std::max(memory_seconds, compute_seconds); }
 
 bool SpeedReport::invalid() const {
-  return std::any_of(results.begin(), results.end(), [](const SpeedResult& r) { return r.ratio() > 1; });
+  return std::any_of(results.begin(), results.end(), [](const SpeedResult& r) { return r.impossible(); });
 }
 
 int64_t speed_memory(const ModelConfig& config, int64_t weight_bytes, const SpeedOptions& options) {

@@ -48,19 +48,23 @@ struct SpeedResult {
   double float_multiply_adds = 0, int8_multiply_adds = 0;  // by the kernels' arithmetic; attention counts as float
   /// Seconds a token would take at the memory ceiling, and at the compute ceilings, alone.
   double memory_seconds = 0, compute_seconds = 0;
+  double least_memory_seconds = 0;  // if the luckiest of the ceiling's read patterns is believed
 
   bool memory_bound() const { return memory_seconds >= compute_seconds; }
-  /// Median speed over the speed at the nearer ceiling; above 1 the measurement cannot be right.
+  /// Median speed over the speed at the nearer ceiling: above 1 by no more than that ceiling varies.
   double ratio() const;
+  /// Faster than that: the measurement cannot be right.
+  bool impossible() const;
 };
 
 /// What the machine did in loops that do nothing else: medians of the samples taken between the runs, as the runs' own
 /// speeds are medians, so that a moment without neighbours raises neither.
 struct Ceilings {
-  double read_bytes = 0;    // a second, over a working set as large as what a token reads
-  double fma = 0;           // float multiply-adds a second
-  double int8 = 0;          // int8 multiply-adds a second
-  int64_t working_set = 0;  // bytes
+  double read_bytes = 0;       // a second, over a working set as large as what a token reads
+  double most_read_bytes = 0;  // by the pattern that luck favoured most
+  double fma = 0;              // float multiply-adds a second
+  double int8 = 0;             // int8 multiply-adds a second
+  int64_t working_set = 0;     // bytes
 };
 
 struct SpeedReport {
@@ -70,7 +74,7 @@ struct SpeedReport {
   float attention_threshold = 0;     // in force
   double skipped = 0;                // share of values that decoding left out
   int64_t peak_before_ceilings = 0;  // bytes resident at most once the model had run, before ceilings took memory
-  /// Some ratio is above 1: a ceiling was measured too low (a busy machine), so nothing here counts.
+  /// Some result is impossible: a ceiling was measured too low (a busy machine), so nothing here counts.
   bool invalid() const;
 };
 

@@ -100,6 +100,12 @@ void ReadCeiling::sample() {
 
 double ReadCeiling::rate() const { return median_of_best(rates_); }
 
+double ReadCeiling::most() const {
+  double most = 0;
+  for (const auto& samples : rates_) most = std::max(most, median(samples));
+  return most;
+}
+
 double measure_fma_rate(ThreadPool& pool, CpuFeatures features) {
   const FloatLoops& loops = float_loops(features);
   return rate(

@@ -23,6 +23,8 @@ class ReadCeiling {
   /// Bytes a second of the best pattern, the median of its samples (see median_of_best): comparable with the median of
   /// what ran between them. At least one sample() must have been taken.
   double rate() const;
+  /// The largest median of any pattern, which luck has a part in: what reads faster than that was not reading memory.
+  double most() const;
 
  private:
   ThreadPool& pool_;

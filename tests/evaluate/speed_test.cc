@@ -41,7 +41,7 @@ TEST(Speed, MedianOfEvenAndOddCounts) {
   EXPECT_EQ(SpeedSamples{}.median(), 0);
 }
 
-TEST(Speed, RatioIsToTheNearerCeilingAndAboveOneInvalidates) {
+TEST(Speed, RatioIsToTheNearerCeilingAndFarAboveOneInvalidates) {
   SpeedReport report;
   SpeedResult result;
   result.speed.samples = {10};
@@ -51,6 +51,12 @@ TEST(Speed, RatioIsToTheNearerCeilingAndAboveOneInvalidates) {
   EXPECT_DOUBLE_EQ(result.ratio(), 0.8);
   report.results = {result};
   EXPECT_FALSE(report.invalid());
+  report.results[0].memory_seconds = 0.102;  // the typical pattern; the luckiest says that it may be
+  report.results[0].least_memory_seconds = 0.098;
+  EXPECT_FALSE(report.invalid());
+  report.results[0].least_memory_seconds = 0.101;
+  EXPECT_TRUE(report.invalid());
+  report.results[0] = result;
   report.results[0].compute_seconds = 0.11;
   EXPECT_FALSE(report.results[0].memory_bound());
   EXPECT_TRUE(report.invalid());
