@@ -229,8 +229,9 @@ SpeedResult Bench::expected(bool decode, int64_t tokens) const {
 }
 
 void Bench::apply_ceilings(const Ceilings& ceilings, SpeedResult& result) const {
-  result.memory_seconds = (result.weight_bytes + result.kv_bytes) / ceilings.read_bytes;
-  result.least_memory_seconds = (result.weight_bytes + result.kv_bytes) / ceilings.most_read_bytes;
+  const double bytes = result.weight_bytes + result.kv_bytes;
+  result.memory_seconds = bytes / ceilings.read_bytes;
+  result.least_memory_seconds = bytes / ceilings.most_read_bytes;
   result.compute_seconds = result.float_multiply_adds / ceilings.fma;
   if (result.int8_multiply_adds > 0) result.compute_seconds += result.int8_multiply_adds / ceilings.int8;
 }

@@ -176,9 +176,10 @@ struct KernelChoice::Trial {
 
   Trial(const kernels::Packing& of, int64_t row, int64_t wanted, int64_t most_bytes, ThreadPool& pool)
       : packing(of), columns(row), period(8 * of.row_group), values(static_cast<size_t>(row), 1.0f) {
-    const int64_t part = packing.packed_bytes(period, columns), most = most_bytes / part;
-    periods = std::max<int64_t>(pool.size(), std::min(wanted / (period * columns), most));
-    whole = wanted / (period * columns) <= most;
+    const int64_t part = packing.packed_bytes(period, columns);
+    const int64_t all = wanted / (period * columns), most = most_bytes / part;
+    periods = std::max<int64_t>(pool.size(), std::min(all, most));
+    whole = all <= most;
     weights.reserve(static_cast<size_t>(periods * part + kernels::kPackedSlack));
     if (packing.pack_codes) {
       std::vector<uint8_t> codes(static_cast<size_t>(period * columns));
@@ -231,7 +232,8 @@ std::vector<KernelTime> KernelChoice::measure(std::span<const Kernel> kernels, i
     return *std::find_if(trials.begin(), trials.end(), [&](const Trial& t) { return &t.packing == kernel.packing; });
   };
   std::vector<std::vector<double>> rates(kernels.size());
-  for (const Kernel& kernel : kernels) trial_of(kernel).weights_per_second(kernel, pool_);  // touches everything once
+  for (Trial& trial : trials)
+    trial.weights_per_second({&trial.packing}, pool_);  // touches everything for the first time
   // In turns: memory that is shared with others changes its speed from one moment to the next. Other packings' weights
   // drive those of this one out of the caches in between: from where some of them may stay, they are read once before.
   const double start = now(), enough = kEnoughSeconds * static_cast<double>(kernels.size());

@@ -37,7 +37,7 @@ const KvRow kKvRows[] = {
     {kCpuNone, &generic::kKvF16}, {kCpuNone, &generic::kKvF32}, {kCpuNone, &generic::kKvQ8_0},
 };
 
-// The portable preparation is plain loops, which the compiler makes NEON of.
+// The portable preparations are plain loops, which the compiler makes NEON of; int8_row also sums squares, in lanes.
 const InputRow kInputRows[] = {
     {kCpuNone, &kFloatInput},       {kCpuNone, &generic::kInt8Block}, {kCpuNeon, &neon::kInt8Row},
     {kCpuNone, &generic::kInt8Row}, {kCpuNone, &generic::kInt8Pairs}, {kCpuNone, &generic::kInt8Triples},
